@@ -1,0 +1,135 @@
+"""BAFFLE: federated learning without backpropagation.
+
+Feng, Pang, Du, Chen, Yan, Lin: "A Baseline of Backpropagation-Free Federated Learning", ECCV 2024, arXiv 2301.12195.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import msgspec
+
+from baffle import allocation, checks
+from baffle.directions import Gaussian, Law, Rademacher
+from baffle.estimators import CentredDifference, Estimator, ForwardDifference
+from baffle.messages import BlockPlan
+from baffle.optimizers import Adam, ExponentialAverage, Optimizer, clip_by_largest
+from baffle.parameters import BlockRule, Vector
+from baffle.server import Federation, State
+
+LAST_RATE = 0.02
+"""Share of the rate that is left at the end of annealing."""
+
+
+class Baffle(msgspec.Struct, frozen=True, kw_only=True):
+    """Training by losses at displaced copies of the model.
+
+    A round, with directions z₁ … z_K that server and clients draw from the same key:
+
+        client   sₖ = (L_c(θ + σ zₖ) − L_c(θ)) / σ          K + 1 forward passes over one mini-batch
+                 qₖ = round(sₖ)                              K integers leave the client, nothing else
+        server   ĝ  = Σₖ (Σ_c w_c qₖ) zₖ / (K Σ_c w_c)       rebuilt from integers and directions
+                 ĝ  ← ĝ · min(1, clip/‖ĝ‖_∞)
+                 θ  ← optimizer(θ, ĝ),   θ̄ ← EMA(θ̄, θ)
+
+    E ĝ is the gradient of the loss smoothed over σ z, and its relative squared error about n/K: cos(ĝ, g) ≈
+    √(K/(K + n + 1)) for the whole vector. The defaults are ours; `Baffle.paper()` has the paper's.
+
+    Raises:
+        SettingsError: a field is out of its range.
+    """
+
+    forwards: int = 100
+    """Forward equivalents a client spends in a round: passes over its mini-batch, all local steps together; ≥ 1."""
+    estimator: Estimator = CentredDifference(scale=1e-2)
+    """How losses become slopes."""
+    law: Law = Rademacher()
+    """What directions are drawn from."""
+    blocks: BlockRule = "layers"
+    """What is displaced together: the "whole" vector, or one of the "layers" at a time, with equal budgets."""
+    groups: int = 1
+    """Sets of directions, ≥ 1: 1 shares one among all, the cohort's size (or more) gives each client its own, which
+    has the variance of the average of that many estimates, but needs single reports."""
+    bits: int = 8
+    """Of a slope on the wire, 2 to 32."""
+    bound: float = 16.0
+    """c, largest slope reported in the first round, > 0."""
+    spread: float = 6.0
+    """c in later rounds, in recent root mean square slopes times √(clients a group), so that the noise of single clients
+    fits; ≥ 0, and 0 keeps the first round's."""
+    local_steps: int = 1
+    """H, plain SGD steps that a client takes in a round, ≥ 1; forwards and integers are shared among them."""
+    local_rate: float = 0.1
+    """η of those steps, > 0."""
+    clip: float = 0.3
+    """Largest entry of the estimate, ≥ 0; 0 means no bound."""
+    optimizer: Optimizer = Adam(rate=1e-2, beta1=0.9, beta2=0.99)
+    """What the server does with the estimate."""
+    average: ExponentialAverage = ExponentialAverage(decay=0.995)
+    """Of the weights, for evaluation."""
+    anneal: int = 0
+    """Rounds over which the rate falls linearly to a fiftieth, ≥ 0; 0 keeps it constant."""
+
+    def __post_init__(self) -> None:
+        for name in ("forwards", "groups", "local_steps"):
+            checks.at_least(name, getattr(self, name), 1)
+        for name in ("bound", "local_rate"):
+            checks.positive(name, getattr(self, name))
+        for name in ("spread", "clip", "anneal"):
+            checks.at_least(name, getattr(self, name), 0)
+        checks.within("bits", self.bits, 2, 32)
+
+    @classmethod
+    def paper(cls, directions: int = 100) -> Baffle:
+        """Return the paper's settings with K = `directions`, shared by all clients, and slopes of 16 bits.
+
+        Its code draws each client's directions apart, which the protocol it describes can't do; `groups` does that.
+        """
+        return cls(
+            forwards=directions + 1,
+            estimator=ForwardDifference(scale=1e-4),
+            law=Gaussian(),
+            blocks="whole",
+            bits=16,
+            clip=0.3,
+            optimizer=Adam(rate=1e-2, beta1=0.9, beta2=0.99, weight_decay=5e-4),
+            average=ExponentialAverage(decay=0.995),
+        )
+
+    def groups_of(self, cohort: int) -> int:
+        """Return G for a cohort of that many clients: no more than clients."""
+        return min(self.groups, cohort)
+
+    def blocks_of(self, federation: Federation, state: State) -> tuple[BlockPlan, ...]:
+        """Return the blocks with equal budgets, and bounds that follow the slopes seen.
+
+        Raises:
+            SettingsError: `forwards` leaves a block too few directions.
+        """
+        blocks = federation.layout.blocks(self.blocks)
+        passes = self.forwards // self.local_steps - self.estimator.base
+        budgets = allocation.equal(passes // len(self.estimator.signs), len(blocks), self.estimator.least)
+        return tuple(
+            BlockPlan(block.start, block.stop, budget, self._bound(federation, state, number), self.law)
+            for number, (block, budget) in enumerate(zip(blocks, budgets, strict=True))
+        )
+
+    def _bound(self, federation: Federation, state: State, block: int) -> float:
+        if not (state.squares and self.spread):
+            return self.bound
+        clients = federation.cohort_size / self.groups_of(federation.cohort_size)
+        return max(self.spread * math.sqrt(clients * state.squares[block]), 1e-6 * self.bound)
+
+    def update(self, state: State, gradient: Vector) -> State:
+        """Return the state with θ, average and memory after one step along an estimate [n]."""
+        done = min(1.0, state.round / self.anneal) if self.anneal else 0.0
+        parameters, memory = self.optimizer(
+            state.parameters, clip_by_largest(gradient, self.clip), state.memory, 1.0 - (1.0 - LAST_RATE) * done
+        )
+        average = self.average(state.average, parameters, state.round + 1)
+        return replace(state, parameters=parameters, average=average, memory=memory)
+
+    def start(self, parameters: Vector) -> State:
+        """Return the state before the first round."""
+        return State(parameters, parameters, self.optimizer.init(parameters.size))

@@ -1,0 +1,20 @@
+"""How plans reach clients and reports come back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from baffle.engines.local import Local
+from baffle.messages import Plan
+from baffle.parameters import Vector
+
+
+class Engine(Protocol):
+    """Carries a round; holds no method and decides nothing."""
+
+    def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
+        """Return the encoded reports that came in for `plan`, given θ [n] at its version."""
+        ...
+
+
+__all__ = ["Engine", "Local"]

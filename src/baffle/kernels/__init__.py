@@ -1,0 +1,39 @@
+"""The two loops that touch every weight of every direction: displacing a copy, and adding up what came back."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baffle.directions import Law
+from baffle.kernels.plain import PlainKernels
+from baffle.keys import Key
+
+
+class Kernels(Protocol):
+    """Two implementations give the same bits: sums are of integers, displacements round product and sum once each."""
+
+    def displace(
+        self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, direction: int
+    ) -> None:
+        """Write base + step · z into `out` [m], in the arrays' own type, z being the law's integers."""
+        ...
+
+    def accumulate(self, total: NDArray[np.int64], weights: NDArray[np.int64], law: Law, key: Key) -> None:
+        """Add Σₖ weights[k] · zₖ to `total` [m]; the caller has made sure that nothing overflows."""
+        ...
+
+
+def fastest() -> Kernels:
+    """Return the compiled loops where numba is installed, NumPy's otherwise."""
+    if find_spec("numba") is None:
+        return PlainKernels()
+    from baffle.kernels.compiled import CompiledKernels
+
+    return CompiledKernels()
+
+
+__all__ = ["Kernels", "PlainKernels", "fastest"]

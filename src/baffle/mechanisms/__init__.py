@@ -1,0 +1,8 @@
+"""What happens to slopes before they leave a client."""
+
+from __future__ import annotations
+
+from baffle.mechanisms.clip import clip
+from baffle.mechanisms.quantise import MISSING, Quantiser
+
+__all__ = ["MISSING", "Quantiser", "clip"]

@@ -1,0 +1,236 @@
+"""What crosses the wire, and its bytes: MessagePack arrays, checked when they enter."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from itertools import pairwise
+from typing import Annotated, TypeAlias, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from baffle.directions import Law
+from baffle.errors import ReportError, SettingsError
+from baffle.estimators import Estimator
+from baffle.keys import Key
+from baffle.mechanisms import MISSING, Quantiser
+from baffle.packing import pack, packed_size, unpack
+
+PROTOCOL = 1
+"""Version of every message below; another one is refused."""
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Number: TypeAlias = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+Message = TypeVar("Message", bound=msgspec.Struct)
+
+
+class BlockPlan(msgspec.Struct, frozen=True, array_like=True):
+    """A block's part of a round."""
+
+    start: Count
+    """First position in the flat vector."""
+    stop: Number
+    """Position after the last."""
+    budget: Number
+    """K_b, directions of this block."""
+    bound: Positive
+    """c_b, largest slope that is reported."""
+    law: Law
+    """What its directions are drawn from."""
+
+
+class Plan(msgspec.Struct, frozen=True, array_like=True):
+    """What the server asks of a round's cohort."""
+
+    protocol: int
+    round: Count
+    """Round number, from 0; also the version that a client's copy of θ must have."""
+    attempt: Count
+    """0, or how often this round was tried before; a new attempt has a new key."""
+    key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    """The round's secret; directions are drawn below it."""
+    cohort: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    """Numbers of the clients asked, ascending; the i-th belongs to group i mod `groups`."""
+    quorum: Number
+    """Fewest reports that close the round."""
+    groups: Number
+    """G, how many sets of directions there are: 1 shares them among all, |cohort| gives each client its own."""
+    steps: Number
+    """H, local steps a client takes."""
+    rate: Positive
+    """η of the local steps; of no effect for H = 1."""
+    batch: Number
+    """Samples of a client's mini-batch."""
+    most_samples: Number
+    """Largest sample count that a report may carry."""
+    bits: Annotated[int, Meta(ge=2, le=32)]
+    """b, bits of a slope."""
+    estimator: Estimator
+    blocks: Annotated[tuple[BlockPlan, ...], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if self.protocol != PROTOCOL:
+            raise ReportError(f"protocol {self.protocol} where {PROTOCOL} is spoken")
+        if any(b.stop <= b.start for b in self.blocks):
+            raise ReportError("a block of the plan is empty")
+        if any(a >= b for a, b in pairwise(self.cohort)):
+            raise ReportError("the cohort is not in ascending order")
+
+    @property
+    def directions(self) -> int:
+        """K, directions of one step over all blocks."""
+        return sum(block.budget for block in self.blocks)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an aggregate: (G, H, K)."""
+        return self.groups, self.steps, self.directions
+
+    @property
+    def bounds(self) -> NDArray[np.float64]:
+        """c of every slope of a step, [K]."""
+        return np.repeat([block.bound for block in self.blocks], [block.budget for block in self.blocks])
+
+    @property
+    def quantiser(self) -> Quantiser:
+        """What turns this round's slopes into integers."""
+        return Quantiser(self.bits)
+
+    @property
+    def forwards(self) -> int:
+        """Forward equivalents that one client spends."""
+        return self.steps * (self.directions * len(self.estimator.signs) + self.estimator.base)
+
+    def group(self, client: int) -> int:
+        """Return the group of a client.
+
+        Raises:
+            ReportError: the client is not in the cohort.
+        """
+        position = bisect_left(self.cohort, client)
+        if position == len(self.cohort) or self.cohort[position] != client:
+            raise ReportError(f"client {client} is not in the cohort of round {self.round}")
+        return position % self.groups
+
+    def stream(self, group: int, step: int, block: int) -> Key:
+        """Return the key of a block's directions (docs/noise.md, section 6)."""
+        return Key(self.key).fold(group, step, block)
+
+    def refuse_overflow(self) -> None:
+        """Raise SettingsError if integer reconstruction could leave int64: Σ |q| · samples · |z| must stay below 2⁶³."""
+        weight = len(self.cohort) * self.most_samples
+        peak = max(block.budget * block.law.peak for block in self.blocks)
+        reach = self.steps * peak * weight * self.quantiser.levels
+        if reach >= 1 << 63:
+            raise SettingsError(
+                "bits",
+                self.bits,
+                f"sums could reach 2^{math.log2(reach):.1f} and must stay below 2^63; use fewer bits, forwards or "
+                "clients a round, or weight = 'equal'",
+            )
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True):
+    """A client's answer: H · K integers and its sample count."""
+
+    protocol: int
+    round: Count
+    attempt: Count
+    client: Count
+    samples: Number
+    slopes: bytes
+    """H · K integers of b bits, step by step, block by block; see `packing`."""
+
+    @classmethod
+    def of(cls, plan: Plan, client: int, samples: int, integers: NDArray[np.int64]) -> Report:
+        """Return the report of `integers` [H, K], MISSING where a probe gave no finite loss."""
+        codes = np.where(integers == MISSING, -(1 << (plan.bits - 1)), integers).ravel()
+        return cls(PROTOCOL, plan.round, plan.attempt, client, samples, pack(codes, plan.bits))
+
+    def integers(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the slopes [H, K], MISSING where a probe gave no finite loss.
+
+        Raises:
+            ReportError: the report does not fit the plan, or every slope is missing.
+        """
+        if (self.protocol, self.round, self.attempt) != (PROTOCOL, plan.round, plan.attempt):
+            raise ReportError(
+                f"protocol {self.protocol}, round {self.round}, attempt {self.attempt} "
+                f"where {PROTOCOL}, {plan.round}, {plan.attempt} were asked"
+            )
+        if self.samples > plan.most_samples:
+            raise ReportError(f"{self.samples} samples where at most {plan.most_samples} are admitted")
+        codes = unpack(self.slopes, plan.steps * plan.directions, plan.bits).reshape(plan.steps, plan.directions)
+        integers = np.where(codes == -(1 << (plan.bits - 1)), MISSING, codes)
+        if (integers == MISSING).all():
+            raise ReportError("no probe had a finite loss")
+        return integers
+
+
+class Aggregate(msgspec.Struct, frozen=True, array_like=True):
+    """The sum of a round's reports: all that reconstruction needs."""
+
+    weight: Number
+    """W, samples behind the sum (or reports, when all weigh the same)."""
+    bits: Annotated[int, Meta(ge=2, le=64)]
+    """Width of each integer in `sums`."""
+    sums: bytes
+    """G · H · K integers of that width; see `packing`."""
+
+    @classmethod
+    def of(cls, weight: int, sums: NDArray[np.int64]) -> Aggregate:
+        """Return the message that carries `sums` [G, H, K] in as few bits as hold them."""
+        bits = max(2, int(np.abs(sums).max()).bit_length() + 1)
+        return cls(weight, bits, pack(sums.ravel(), bits))
+
+    def integers(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the sums, int64 [G, H, K].
+
+        Raises:
+            ReportError: the length does not fit the plan.
+        """
+        return unpack(self.sums, math.prod(plan.shape), self.bits).reshape(plan.shape)
+
+
+class Round(msgspec.Struct, frozen=True, array_like=True):
+    """A ledger's record of one attempt at a round."""
+
+    plan: Plan
+    answered: tuple[Count, ...]
+    """Clients whose reports count, ascending."""
+    uploads: tuple[Count, ...]
+    """Bytes of each of those reports."""
+    left_out: tuple[tuple[int | None, str], ...]
+    """Refused reports, or no answer: the client, if it can be told, and the reason."""
+    aggregate: Aggregate | None
+    """None when the quorum was missed and the round is tried again."""
+    digest: str | None
+    """Of θ after the round, or None."""
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return the message's bytes."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(data: bytes, kind: type[Message]) -> Message:
+    """Return the message of type `kind` in `data`.
+
+    Raises:
+        ReportError: these bytes are no such message.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except ReportError:
+        raise
+    except (msgspec.DecodeError, SettingsError) as error:
+        raise ReportError(f"not a {kind.__name__.lower()}: {error}") from None
+
+
+def report_size(plan: Plan) -> int:
+    """Return the bytes of slopes in a report of `plan`, without its envelope."""
+    return packed_size(plan.steps * plan.directions, plan.bits)

@@ -1,0 +1,40 @@
+"""The curve of a run: a JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from baffle.snapshots import write_atomically
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Rows by round, in memory and (with a path) in a file that each new row is added to."""
+
+    path: Path | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def resume(self, rounds: int) -> None:
+        """Read the file's rows up to round `rounds`; later ones, and a torn last line, are dropped from it."""
+        if self.path is None or not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines[:-1] if line]
+        self.rows = [row for row in rows if row["round"] <= rounds]
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self.rows.append(dict(row))
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self.rows[-1]) + "\n")
+
+    @property
+    def seconds(self) -> float:
+        """Of the last row; 0 before the first."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0

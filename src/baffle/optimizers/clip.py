@@ -1,0 +1,18 @@
+"""Bounding an estimate of the gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from baffle.parameters import Vector
+
+
+def clip_by_largest(gradient: Vector, bound: float) -> Vector:
+    """Return `gradient` [n] scaled down so that no entry exceeds `bound` in magnitude; 0 means no bound.
+
+    Direction is kept: g ← g · min(1, bound/‖g‖_∞), in float32. Source: BAFFLE's code (its 0.3 is this bound).
+    """
+    largest = np.abs(gradient).max()
+    if bound == 0 or not largest > bound:
+        return gradient
+    return gradient * (np.float32(bound) / largest)

@@ -1,0 +1,151 @@
+"""The model as one flat vector: where each tensor lies in it, how it begins, and its blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from itertools import accumulate, groupby
+from typing import Literal, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from baffle import bits
+from baffle.errors import ModelError
+from baffle.keys import Key
+
+Vector: TypeAlias = NDArray[np.float32]
+"""All parameters, float32 [n]."""
+
+BlockRule: TypeAlias = Literal["whole", "layers"]
+
+
+class Uniform(msgspec.Struct, frozen=True, tag_field="initial", tag="uniform"):
+    """Starts uniformly in (−bound, bound): weight i is bound · (2u + 1 − 2¹⁶)/2¹⁶ with u the stream's 16-bit word i."""
+
+    bound: float
+
+
+class Constant(msgspec.Struct, frozen=True, tag_field="initial", tag="constant"):
+    """Starts with one value everywhere."""
+
+    value: float
+
+
+class Given(msgspec.Struct, frozen=True, tag_field="initial", tag="given"):
+    """Starts as the model's owner gave it; the values are kept beside the ledger."""
+
+
+Initial: TypeAlias = Uniform | Constant | Given
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A named tensor of the model: its shape and how it begins."""
+
+    name: str
+    shape: tuple[int, ...]
+    initial: Initial = Given()
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A group of parameters that is displaced together: positions `start` to `stop` of the flat vector."""
+
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.stop - self.start
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The order of the model's tensors in the flat vector.
+
+    Raises:
+        ModelError: there is nothing to train.
+    """
+
+    tensors: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        if self.size == 0:
+            raise ModelError("the model has no trainable parameters: at least one must have requires_grad set")
+
+    @property
+    def size(self) -> int:
+        """n, the number of weights."""
+        return sum(tensor.size for tensor in self.tensors)
+
+    @property
+    def given(self) -> bool:
+        """Whether some tensor's first values come with the model instead of from a key."""
+        return any(isinstance(tensor.initial, Given) for tensor in self.tensors)
+
+    def slices(self) -> dict[str, slice]:
+        """Return where each tensor lies in the flat vector."""
+        stops = accumulate(tensor.size for tensor in self.tensors)
+        return {tensor.name: slice(stop - tensor.size, stop) for tensor, stop in zip(self.tensors, stops, strict=True)}
+
+    def unflatten(self, vector: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
+        """Return the named tensors as views of `vector` [n]."""
+        slices = self.slices()
+        return {tensor.name: vector[slices[tensor.name]].reshape(tensor.shape) for tensor in self.tensors}
+
+    def flatten(self, tensors: Mapping[str, NDArray[np.generic]]) -> Vector:
+        """Return the flat vector of the named tensors, float32 [n].
+
+        Raises:
+            ModelError: a tensor is missing or has another shape.
+        """
+        vector = np.empty(self.size, np.float32)
+        for name, view in self.unflatten(vector).items():
+            if name not in tensors or tensors[name].shape != view.shape:
+                found = tensors[name].shape if name in tensors else "nothing"
+                raise ModelError(f"parameter {name}: expected shape {view.shape}, found {found}")
+            view[...] = tensors[name]
+        return vector
+
+    def blocks(self, rule: BlockRule) -> tuple[Block, ...]:
+        """Return the blocks: the whole vector, or one a layer (tensors whose names share all but the last part)."""
+        if rule == "whole":
+            return (Block("all", 0, self.size),)
+        slices = self.slices()
+        layers = groupby(self.tensors, key=lambda tensor: tensor.name.rpartition(".")[0] or tensor.name)
+        spans = [(layer, [slices[tensor.name] for tensor in tensors]) for layer, tensors in layers]
+        return tuple(Block(layer, spans[0].start, spans[-1].stop) for layer, spans in spans if spans[0].start < spans[-1].stop)
+
+    def initial(self, key: Key, given: Mapping[str, NDArray[np.generic]] | None = None) -> Vector:
+        """Return θ₀, float32 [n]: drawn from `key`, or taken from `given` where the layout says so.
+
+        Bit for bit the same on every machine (docs/noise.md, section 5).
+
+        Raises:
+            ModelError: a given tensor is missing or has another shape.
+        """
+        tensors: dict[str, NDArray[np.generic]] = {}
+        for number, tensor in enumerate(self.tensors):
+            match tensor.initial:
+                case Uniform(bound):
+                    drawn = np.frombuffer(bits.words(key, number, 0, 2 * tensor.size), "<u2")
+                    centred = 2.0 * drawn.astype(np.float64) + 1.0 - 65536.0
+                    tensors[tensor.name] = (centred * (bound / 65536.0)).reshape(tensor.shape)
+                case Constant(value):
+                    tensors[tensor.name] = np.full(tensor.shape, value)
+                case Given():
+                    if given is not None and tensor.name in given:
+                        tensors[tensor.name] = given[tensor.name]
+        return self.flatten(tensors)
+
+
+def digest(vector: Vector) -> str:
+    """Return BLAKE2b-256 of the vector's bytes (little-endian float32), in hexadecimal."""
+    return hashlib.blake2b(np.ascontiguousarray(vector, "<f4").tobytes(), digest_size=32).hexdigest()

@@ -1,0 +1,131 @@
+"""The report's page: one HTML document that loads nothing and runs no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+
+from baffle.report.charts import ABSCISSAE, Chart
+from baffle.report.figures import panels
+from baffle.report.markup import Markup, escape, swatch
+from baffle.report.palette import DARK, LIGHT
+from baffle.report.quantities import count, percent, size
+from baffle.report.runs import Run, differing
+from baffle.report.tables import clients_table, differences_table, settings_table, summary_table
+
+# The browser itself then refuses whatever a slip might let through.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+_WORDS = """\
+<section id="reading"><h2>What the numbers mean</h2>
+<dl class="words">
+<dt>For one client</dt><dd>Forwards, upload and download are totals since the run began, averaged over all
+clients, those that were never asked included. What each one did is in its run's table of clients.</dd>
+<dt>Forward equivalent</dt><dd>One full forward pass of the model over one sample. A probe over a mini-batch costs as
+many as the batch has samples; one that computes only part of the model counts for that part.</dd>
+<dt>Upload and download</dt><dd>Bytes of the messages a client sends and receives. 1 kB is 1,000 bytes,
+1 MB is 1,000,000.</dd>
+<dt>Accuracy and loss</dt><dd>Of the averaged weights (an exponential moving average over rounds) on the test data. The
+plain weights are those of the last round alone.</dd>
+<dt>Time and peak memory</dt><dd>Seconds of wall clock and the most memory that the run's process held. They tell
+about the machine it ran on; the other counts are the same on any.</dd>
+<dt>Digest</dt><dd>A fingerprint of the final plain weights: two runs with the same digest ended with the same model, bit for
+bit. Only its first digits stand in the first table.</dd>
+<dt>Exact values</dt><dd>Point at a rounded number to see it in full.</dd>
+</dl></section>"""
+
+
+def page(runs: Sequence[Run], charts: Sequence[Chart]) -> str:
+    """Return the HTML document about `runs` with the pictures of `charts`.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    title = escape(f"Baffle: {runs[0].name if len(runs) == 1 else f'{len(runs)} runs'}")
+    differences = differing(runs)
+    parts = [
+        f"<header><h1>{title}</h1>\n<p>{_lede(runs)}</p></header>",
+        f'<section id="runs"><h2>Runs</h2>\n{summary_table(runs)}</section>',
+        *(_figure(chart) for chart in charts),
+        *([_comparison(runs, differences)] if len(runs) > 1 else []),
+        *(_section(index, run, differences) for index, run in enumerate(runs, 1)),
+        _WORDS,
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n<title>{title}</title>\n<style>\n{_style()}</style>\n'
+        "</head>\n<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _style() -> str:
+    """Return the style sheet, which a browser needs inside the page, with the palette's colours as variables."""
+    light, dark = ("".join(f"--run-{index}:{colour};" for index, colour in enumerate(p)) for p in (LIGHT, DARK))
+    sheet = files("baffle.report").joinpath("page.css").read_text("utf-8")
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n{sheet}"
+
+
+def _lede(runs: Sequence[Run]) -> Markup:
+    best = max(runs, key=lambda run: -math.inf if math.isnan(run.outcome.accuracy) else run.outcome.accuracy)
+    outcome = best.outcome
+    known = not math.isnan(outcome.accuracy)
+    accuracy = f"{percent(outcome.accuracy).text} accuracy" if known else "Accuracy not known"
+    which = f" (best: {best.name})" if known and len(runs) > 1 else ""
+    return escape(
+        f"{accuracy} after {count(outcome.rounds, '').text} rounds{which}, for "
+        f"{count(outcome.forward_equivalents, '').text} forward equivalents, {size(outcome.upload_bytes).text} of "
+        f"upload and {size(outcome.download_bytes).text} of download per client."
+    )
+
+
+def _figure(chart: Chart) -> Markup:
+    scales = [axis.title for axis in ABSCISSAE if chart.is_log_x(axis)]
+    scales += [chart.height.title] if chart.is_log_y() else []
+    note = f" Logarithmic, for what they span: {', '.join(scales)}." if scales else ""
+    caption = f"{chart.height.title.capitalize()} against rounds, forward equivalents and upload. A dot ends each line."
+    drawn = "\n".join(panels(chart))
+    return Markup(
+        f'<section id="{chart.name}"><h2>{chart.height.title.capitalize()}</h2>\n<figure>\n{_legend(chart)}'
+        f'<div class="panels">\n{drawn}\n</div>\n'
+        f"<figcaption>{caption}{note}</figcaption>\n</figure></section>"
+    )
+
+
+def _legend(chart: Chart) -> Markup:
+    if len(chart.series) == 1:
+        return Markup("")
+    items = "".join(f"<li>{swatch(line.stroke)}{escape(line.name)}</li>" for line in chart.series)
+    return Markup(f'<ul class="legend">{items}</ul>\n')
+
+
+def _comparison(runs: Sequence[Run], differences: Sequence[str]) -> Markup:
+    same = Markup("<p>All runs have the same settings.</p>")
+    content = differences_table(runs, differences) if differences else same
+    return Markup(f'<section id="differences"><h2>What differs</h2>\n{content}</section>')
+
+
+def _section(index: int, run: Run, differences: Sequence[str]) -> Markup:
+    clients = run.outcome.clients
+    none = "It has not written its summary yet." if not run.finished else "Its summary lists no clients."
+    listed = clients_table(clients) if clients else f'<p class="note">No table of clients. {none}</p>'
+    return Markup(
+        f'<section id="run-{index}" class="run"><h2>{escape(run.name)}</h2>\n{_facts(run)}\n'
+        f'<div class="pair"><div>{settings_table(run, differences)}</div>\n'
+        f'<div class="clients">{listed}</div></div></section>'
+    )
+
+
+def _facts(run: Run) -> Markup:
+    outcome = run.outcome
+    facts = {
+        "Folder": str(run.folder),
+        "Trained parameters": count(outcome.parameters, "").exact.strip(),
+        "Accuracy of the plain weights": percent(run.points[-1].accuracy_last).text,
+        "Digest": outcome.digest or "not known",
+        "Ledger's digest": outcome.ledger_digest or "not known",
+    }
+    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return Markup(f'<dl class="facts">{items}</dl>')

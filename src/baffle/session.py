@@ -1,0 +1,154 @@
+"""One process's part of a run: where its records, snapshots and curves go, and how it is taken up again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from baffle import run as runs
+from baffle.errors import LedgerError, SettingsError
+from baffle.kernels import Kernels
+from baffle.messages import Round
+from baffle.metrics import Metrics
+from baffle.parameters import digest
+from baffle.progress import Progress, Result, peak_memory
+from baffle.run import Header, Run
+from baffle.runtimes import Evaluation
+from baffle.server import State
+from baffle.snapshots import write_atomically
+from baffle.tally import Tally
+
+Evaluate = Callable[[NDArray[np.floating]], Evaluation | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """The bookkeeping of a run; with `out` None, nothing is written."""
+
+    header: Header
+    given: Mapping[str, NDArray[np.generic]]
+    """First values of the tensors that are not drawn from the key."""
+    evaluate: Evaluate
+    """Parameters [n] to their loss and accuracy on held-out data, or None without such data."""
+    evaluate_every: int
+    snapshot_every: int
+    rounds: int
+    out: Path | None
+    progress: Callable[[Progress], None]
+    tally: Tally = field(init=False)
+    metrics: Metrics = field(init=False)
+    run: Run | None = field(init=False, default=None)
+    began: float = field(init=False, default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally.of(self.header.federation.clients)
+        self.metrics = Metrics(self.out / "metrics.jsonl" if self.out else None)
+
+    def begin(self, settings: Mapping[str, Any]) -> State:
+        """Return the first state of a new run.
+
+        Raises:
+            LedgerError: the folder holds a run already.
+        """
+        state = self.header.start(self.given)
+        if self.out is not None:
+            if (self.out / runs.LEDGER).exists():
+                raise LedgerError(0, f"{self.out} holds a run already: resume it, or name another folder")
+            write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
+            self.run = runs.begin(self.out, self.header, self.given)
+        self._measure(state, 0)
+        return state
+
+    def resume(self, settings: Mapping[str, Any], kernels: Kernels) -> State:
+        """Return the state in which an earlier process left the run in `out`.
+
+        Raises:
+            SettingsError: there is no such run, or it was begun with other settings.
+            LedgerError: a record does not verify.
+        """
+        if self.out is None or not (self.out / "settings.toml").exists():
+            raise SettingsError("resume", str(self.out), "holds no run")
+        if not (self.out / runs.LEDGER).exists():
+            return self.begin(settings)
+        resumed = runs.resume(self.out, kernels, self.tally.add)
+        if resumed is None:
+            return self.begin(settings)
+        self.run, state = resumed
+        if self.run.header != self.header:
+            raise SettingsError("resume", str(self.out), "was begun with other settings, data or model")
+        write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
+        self.metrics.resume(state.round)
+        self.began -= self.metrics.seconds
+        if self._due(state) and not any(row["round"] == state.round for row in self.metrics.rows):
+            self._measure(state, 0)
+        return state
+
+    def record(self, record: Round) -> None:
+        """Make a round count."""
+        if self.run is not None:
+            self.run.append(record)
+
+    def watch(self, state: State, record: Round) -> None:
+        """Count a round, measure and keep its state where that is due, and tell of it."""
+        self.tally.add(record)
+        done = record.aggregate is not None
+        if done and self.run is not None and (state.round % self.snapshot_every == 0 or state.round == self.rounds):
+            self.run.snapshot(state)
+        if done and self._due(state):
+            self._measure(state, len(record.answered))
+        else:
+            self.progress(self._where(state, len(record.answered)))
+
+    def finish(self, state: State) -> Result:
+        """Return the run's result, and write its summary."""
+        average, last = self.evaluate(state.average), self.evaluate(state.parameters)
+        result = Result(
+            accuracy=_known(average and average.accuracy),
+            accuracy_last=_known(last and last.accuracy),
+            loss=_known(average and average.loss),
+            rounds=state.round,
+            seconds=time.monotonic() - self.began,
+            peak_memory_bytes=peak_memory(),
+            digest=digest(state.parameters),
+            ledger_digest=self.run.ledger.head.hex() if self.run else "",
+            parameters=state.average,
+            layout=self.header.federation.layout,
+            clients=self.tally.rows(self.header.samples),
+            **self.tally.means(),
+        )
+        if self.run is not None:
+            write_atomically(self.run.folder / "summary.json", json.dumps(result.summary(), indent=1).encode())
+            self.run.ledger.close()
+        return result
+
+    def _due(self, state: State) -> bool:
+        return state.round % self.evaluate_every == 0 or state.round == self.rounds
+
+    def _measure(self, state: State, answered: int) -> None:
+        average, last = self.evaluate(state.average), self.evaluate(state.parameters)
+        where = self._where(
+            state,
+            answered,
+            accuracy=_known(average and average.accuracy),
+            accuracy_last=_known(last and last.accuracy),
+            loss=_known(average and average.loss),
+        )
+        self.metrics.append(asdict(where))
+        self.progress(where)
+
+    def _where(self, state: State, answered: int, **measured: float | None) -> Progress:
+        seconds = time.monotonic() - self.began
+        return Progress(round=state.round, answered=answered, seconds=seconds, **self.tally.means(), **measured)
+
+
+def _known(value: float | None) -> float | None:
+    """Return what JSON can say: a finite number, or None."""
+    return value if value is not None and np.isfinite(value) else None

@@ -1,0 +1,101 @@
+"""States on disk: safetensors files, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from baffle.errors import LedgerError
+from baffle.parameters import Layout
+from baffle.server import State
+
+INITIAL = "initial.safetensors"
+"""Tensors that came with the model, in a folder of snapshots."""
+KEEP = 2
+"""Snapshots kept beside the newest: enough to survive one that was damaged."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` at `path` such that a reader finds the old content or the new, also after a power failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]], about: Mapping[str, str]) -> None:
+    """Write named tensors and a few words about them."""
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, metadata=dict(about)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+    """Return what `write_tensors` wrote.
+
+    Raises:
+        LedgerError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name).copy() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LedgerError(0, f"{path} can't be read: {error}") from None
+
+
+def write_snapshot(folder: Path, layout: Layout, state: State, head: bytes) -> Path:
+    """Write the state after `state.round` rounds, of the ledger whose last record's digest is `head`; drop old ones."""
+    tensors: dict[str, NDArray[np.generic]] = {}
+    tensors |= {f"parameters.{name}": tensor for name, tensor in layout.unflatten(state.parameters).items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in layout.unflatten(state.average).items()}
+    tensors |= {f"memory.{name}": array for name, array in state.memory.items()}
+    about = {
+        "round": str(state.round),
+        "attempt": str(state.attempt),
+        "squares": json.dumps([value.hex() for value in state.squares]),
+        "head": head.hex(),
+    }
+    path = folder / f"{state.round:08d}.safetensors"
+    write_tensors(path, tensors, about)
+    for old in snapshots(folder)[KEEP + 1 :]:
+        old.unlink()
+    return path
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """Return the folder's snapshots, newest first."""
+    return sorted(folder.glob("[0-9]*.safetensors"), reverse=True)
+
+
+def read_snapshot(path: Path, layout: Layout) -> tuple[State, bytes]:
+    """Return a state, and the digest of the ledger's record that it follows.
+
+    Raises:
+        LedgerError: the file is damaged or of another model.
+    """
+    tensors, about = read_tensors(path)
+
+    def part(prefix: str) -> dict[str, NDArray[np.generic]]:
+        return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+    try:
+        state = State(
+            parameters=layout.flatten(part("parameters.")),
+            average=layout.flatten(part("average.")),
+            memory=part("memory."),  # pyright: ignore[reportArgumentType]  # floating, as write_snapshot was given
+            round=int(about["round"]),
+            attempt=int(about["attempt"]),
+            squares=tuple(float.fromhex(value) for value in json.loads(about["squares"])),
+        )
+        return state, bytes.fromhex(about["head"])
+    except (KeyError, ValueError) as error:
+        raise LedgerError(0, f"{path} is no snapshot: {error}") from None

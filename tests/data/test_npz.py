@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from baffle.data import load_npz
+from baffle.errors import DataError
+from baffle.keys import Key
+
+KEY = Key.root(0)
+X = np.arange(20, dtype=np.float32).reshape(10, 2)
+Y = np.arange(10) % 3
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(**arrays):
+        np.savez(tmp_path / "own.npz", **arrays)
+        return tmp_path / "own.npz"
+
+    return write
+
+
+def test_a_fifth_is_held_out_where_there_is_no_test_part(save):
+    split = load_npz(save(x=X, y=Y), KEY)
+    assert (len(split.train), len(split.test)) == (8, 2)
+    assert split.train.classes == 3
+    together = np.concatenate([split.train.inputs, split.test.inputs])
+    np.testing.assert_array_equal(np.sort(together, axis=0), X)
+
+
+def test_a_test_part_is_taken_as_it_is(save):
+    split = load_npz(save(x=X, y=Y, x_test=X[:4] + 1, y_test=np.array([0, 1, 2, 4])), KEY)
+    np.testing.assert_array_equal(split.train.inputs, X)
+    np.testing.assert_array_equal(split.test.inputs, X[:4] + 1)
+    assert split.train.classes == split.test.classes == 5
+
+
+def test_bytes_become_zero_to_one_and_floats_stay(save):
+    images = np.array([[0, 255]] * 5, np.uint8)
+    split = load_npz(save(x=images, y=Y[:5]), KEY)
+    assert split.train.inputs.dtype == np.uint8
+    np.testing.assert_allclose(split.train.take(np.array([0]))[0], [[0, 1]])
+
+
+def test_texts_are_numbered_over_both_parts(save):
+    split = load_npz(save(x=X[:2], y=np.array(["cat", "dog"]), x_test=X[:1], y_test=np.array(["bee"])), KEY)
+    assert split.train.targets.tolist() == [1, 2]
+    assert split.test.targets.tolist() == [0]
+    assert split.test.classes == 3
+
+
+def test_clients_follow_their_samples(save):
+    names = np.array(["home", "work"] * 5)
+    split = load_npz(save(x=X, y=Y, client=names), KEY)
+    assert split.train.owners is not None
+    assert split.train.owner_names == ("home", "work")
+    for row, owner in zip(split.train.inputs, split.train.owners, strict=True):
+        assert names[int(row[0]) // 2] == split.train.owner_names[owner]
+
+
+def test_classes_that_the_file_lacks_can_be_announced(save):
+    assert load_npz(save(x=X, y=Y, classes=10), KEY).train.classes == 10
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": X}, "no array y; it holds x of x, y, x_test"),
+        ({}, "no array x and y; it holds none"),
+        ({"x": X, "y": Y, "x_test": X}, "x_test and y_test must come together"),
+        ({"x": X, "y": Y[:9]}, r"labels of shape \[9\]: must be \[10\]"),
+        ({"x": X, "y": Y, "x_test": X[:, :1], "y_test": Y}, r"training samples have shape \[2\]"),
+        ({"x": np.where(X == 7, np.nan, X), "y": Y}, "inputs: sample 3 holds a NaN"),
+        ({"x": X, "y": Y - 1}, "label -1 of sample 0"),
+        ({"x": X, "y": Y / 2}, "label 0.5 of sample 1"),
+        ({"x": X, "y": np.where(Y == 1, np.nan, Y)}, "label nan of sample 1"),
+        ({"x": X, "y": np.array([[name] for name in "aabbccddee"])}, r"labels of shape \[10, 1\]"),
+        ({"x": X, "y": Y, "classes": 2}, "label 2 of sample 2: must be a whole number from 0 to 1"),
+        ({"x": X, "y": Y, "classes": 2.5}, "classes of type float64"),
+        ({"x": X, "y": Y, "client": Y / 2}, "client of type float64 and shape"),
+        ({"x": X, "y": Y, "client": Y[:3]}, r"owners \(clients\) of type int64 and shape \[3\]"),
+        ({"x": np.array([{}] * 10), "y": Y}, r"can't be read as \.npz: Object arrays"),
+        ({"x": X[:0], "y": Y[:0]}, "at least one sample"),
+        ({"x": X[:1], "y": Y[:1]}, "at least 2 are needed"),
+    ],
+)
+def test_a_fault_is_named_with_the_file(save, arrays, words):
+    with pytest.raises(DataError, match=rf"own\.npz: .*{words}"):
+        load_npz(save(**arrays), KEY)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip file at all", b"PK\x03\x04torn"])
+def test_a_file_that_is_no_npz_is_named(tmp_path, content):
+    (tmp_path / "own.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"own\.npz: can't be read as \.npz"):
+        load_npz(tmp_path / "own.npz", KEY)
+
+
+def test_a_lone_array_is_no_npz(tmp_path):
+    with (tmp_path / "own.npz").open("wb") as file:
+        np.save(file, X)
+    with pytest.raises(DataError, match=r"own\.npz: can't be read as \.npz"):
+        load_npz(tmp_path / "own.npz", KEY)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"own\.npz: can't be read as \.npz: .*No such file"):
+        load_npz(tmp_path / "own.npz", KEY)
