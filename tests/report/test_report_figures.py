@@ -63,7 +63,7 @@ def test_any_name_can_stand_in_a_legend(make_run):
         (Point(0),),
         (Point(0, 0.1, 0.1, -5.0, 0, 0, 0, 0), Point(10, nan, nan, inf, 10, 10, 10)),
         (Point(0, 1.0, 1.0, 0.0, 0, 0, 0, 0), Point(10, 1.0, 1.0, 0.0, 10, 10, 10)),
-        (Point(0, 0.1, 0.1, 1e-9, 0, 0, 0, 0), Point(10, 0.1, 0.1, 1e300, 1e18, 1e18, 1e18)),
+        (Point(0, 0.1, 0.1, 1e-9, 0, 0, 0, 0), Point(10, 0.1, 0.1, 1e30, 1e18, 1e18, 1e18)),
     ],
 )
 def test_any_points_can_be_drawn(make_run, points):
@@ -71,6 +71,12 @@ def test_any_points_can_be_drawn(make_run, points):
     far = replace(run, points=(Point(9, 0.5, 0.5, 0.5, 1e9, 1e9, 1e9),))
     assert len(panels(accuracy_chart([run]))) == 3
     assert width_and_height(png(loss_chart([run, far])))[0] == 1632
+
+
+def test_a_loss_below_zero_is_in_the_picture(make_run):
+    (run,) = read_runs([make_run()])
+    below = loss_chart([replace(run, points=(Point(0, loss=-5.0), Point(9, loss=-1.0)))])
+    assert {"-4", "-2"} <= set(re.findall(r">(-\d)<", panels(below)[0]))
 
 
 def test_inline_keeps_ids_that_are_used_and_drops_the_others():

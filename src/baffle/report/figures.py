@@ -142,10 +142,10 @@ def _set_ticks(edge: Edge, unit: str, most: int, *, integer: bool = False) -> No
 
 
 def _trim(axes: Axes, chart: Chart) -> None:
-    """Let linear axes begin at zero at the earliest, and an accuracy end just above 100 %."""
+    """Let linear axes begin at zero at the earliest, if no value is below, and an accuracy end just above 100 %."""
     if axes.get_xscale() == "linear":
         axes.set_xlim(0, max(1.0, axes.get_xlim()[1]))
-    if axes.get_yscale() == "linear":
+    if axes.get_yscale() == "linear" and axes.dataLim.ymin >= 0:
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     if chart.height.unit == "%":
         axes.set_ylim(top=min(1.01, axes.get_ylim()[1]))

@@ -22,16 +22,16 @@ _WORDS = """\
 <dl class="words">
 <dt>For one client</dt><dd>Forwards, upload and download are totals since the run began, averaged over all
 clients, those that were never asked included. What each one did is in its run's table of clients.</dd>
-<dt>Forward equivalent</dt><dd>One full forward pass of the model over one sample. A probe over a mini-batch costs as
-many as the batch has samples; one that computes only part of the model counts for that part.</dd>
+<dt>Forward equivalent</dt><dd>One full forward pass of the model over one mini-batch of the client's. Times the
+samples in a mini-batch (see the settings) it is the number of samples that went through the model.</dd>
 <dt>Upload and download</dt><dd>Bytes of the messages a client sends and receives. 1 kB is 1,000 bytes,
 1 MB is 1,000,000.</dd>
 <dt>Accuracy and loss</dt><dd>Of the averaged weights (an exponential moving average over rounds) on the test data. The
 plain weights are those of the last round alone.</dd>
 <dt>Time and peak memory</dt><dd>Seconds of wall clock and the most memory that the run's process held. They tell
 about the machine it ran on; the other counts are the same on any.</dd>
-<dt>Digest</dt><dd>A fingerprint of the final plain weights: two runs with the same digest ended with the same model, bit for
-bit. Only its first digits stand in the first table.</dd>
+<dt>Digest</dt><dd>A fingerprint of the final plain weights: two runs with the same digest ended with the same
+model, bit for bit. Only its first digits stand in the first table.</dd>
 <dt>Exact values</dt><dd>Point at a rounded number to see it in full.</dd>
 </dl></section>"""
 

@@ -1,0 +1,122 @@
+"""The commands and their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from msgspec import Meta
+
+from baffle import __version__
+from baffle.cli import inspect, train
+from baffle.errors import BaffleError
+from baffle.experiment import FIELDS, Experiment, defaults
+
+_SECTIONS = {
+    "data": "data and clients",
+    "model": "model and machine",
+    "method": "method (defaults as in algorithm = 'baffle')",
+    "round": "rounds",
+    "run": "run",
+}
+
+
+def entry() -> None:
+    """Run the command in sys.argv and exit with its status."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command; return 0, 2 after an error that was told in words, or 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="baffle: %(levelname)s: %(message)s", level=logging.WARNING, force=True)
+    try:
+        options.command(options)
+    except BaffleError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("\nbaffle: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"baffle: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="baffle", description="Federated learning by forward passes alone.")
+    parser.add_argument("--version", action="version", version=f"baffle {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_folder(commands, "replay", inspect.replay, "rebuild the model from a run's ledger alone and compare digests")
+    _add_folder(commands, "verify", inspect.verify, "check that every byte of a run's ledger is as it was written")
+    report = _add_folder(commands, "report", inspect.report, "make one page with the curves of one or several runs", "+")
+    report.add_argument("--out", type=Path, metavar="FILE", help="the page; by default report.html in the (first) folder")
+    return parser
+
+
+def _add_folder(commands: Any, name: str, command: Any, text: str, count: str | None = None) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("folder", type=Path, nargs=count, metavar="DIR", help="a run's folder")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    text = "train a model over simulated clients"
+    parser = commands.add_parser(
+        "train",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. Without arguments: scikit-learn's digits, an mlp, 10 clients. "
+        "Every setting is a line of TOML and a flag; a flag overrules the file.",
+    )
+    parser.set_defaults(command=train.train)
+    parser.add_argument("experiment", type=Path, nargs="?", metavar="EXPERIMENT.toml", help="settings, one a line")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder; only --rounds may change")
+    parser.add_argument("--no-report", action="store_true", help="do not make report.html at the end")
+    shown = defaults("baffle", {})
+    groups = {name: parser.add_argument_group(title) for name, title in _SECTIONS.items()}
+    for field in Experiment.__struct_fields__:
+        about = _about(field)
+        default = shown[field] if field in shown else _default(field)
+        groups[about.extra["section"]].add_argument(  # type: ignore[index]
+            "--" + field.replace("_", "-"),
+            dest=field,
+            metavar=_metavar(field),
+            default=argparse.SUPPRESS,
+            help=f"{about.description}{_unit(about)} [{_text(default)}]".replace("%", "%%"),
+        )
+
+
+def _default(field: str) -> Any:
+    names = Experiment.__struct_fields__
+    return Experiment.__struct_defaults__[names.index(field) - len(names)]
+
+
+def _about(field: str) -> Meta:
+    return next(m for m in get_args(FIELDS[field])[1:] if isinstance(m, Meta) and m.description)
+
+
+def _unit(about: Meta) -> str:
+    unit = (about.extra or {}).get("unit")
+    return f", in {unit}" if unit else ""
+
+
+def _metavar(field: str) -> str:
+    kind = get_args(FIELDS[field])[0]
+    choices = get_args(kind) if getattr(kind, "__origin__", None) is not tuple else ()
+    return "|".join(choices) if choices and all(isinstance(c, str) for c in choices) else field.upper()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"

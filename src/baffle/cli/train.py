@@ -1,0 +1,67 @@
+"""`baffle train`."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from baffle.cli.show import Display, show_result
+from baffle.errors import SettingsError
+from baffle.experiment import Experiment, check, read, read_toml
+
+_ONLY_WITH_RESUME = {"rounds"}
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, or go on training, and leave a run's folder behind."""
+    flags = {name: check(name, value, text=True) for name, value in _flags(options).items()}
+    if options.resume is not None:
+        experiment, out = _resumed(options, flags), options.resume
+    else:
+        experiment = read(read_toml(options.experiment) if options.experiment else {}, flags)
+        out = Path(experiment.out) if experiment.out else _free(Path("runs"), experiment)
+    _run(experiment, out, resume=options.resume is not None)
+    if not options.no_report and find_spec("matplotlib") is not None:
+        from baffle.report import write_report
+
+        print(f"report      {write_report([out], out / 'report.html')[0]}")
+
+
+def _run(experiment: Experiment, out: Path, *, resume: bool) -> None:
+    from baffle.assembly import assemble
+
+    simulation = assemble(experiment)
+    settings = msgspec.to_builtins(experiment) | {"out": str(out)}
+    with Display(experiment, simulation.runtime.layout.size, len(simulation.shares), out) as display:
+        result = simulation.run(experiment.rounds, out=out, resume=resume, settings=settings, progress=display.update)
+    show_result(result, out)
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name in Experiment.__struct_fields__}
+
+
+def _resumed(options: argparse.Namespace, flags: dict[str, Any]) -> Experiment:
+    """Return the settings of the run in a folder, with more rounds if so asked."""
+    if options.experiment is not None:
+        raise SettingsError("resume", str(options.resume), "has its own settings; leave EXPERIMENT.toml out")
+    other = sorted(flags.keys() - _ONLY_WITH_RESUME)
+    if other:
+        raise SettingsError(other[0], flags[other[0]], "can't change when a run is resumed; only rounds can")
+    settings = options.resume / "settings.toml"
+    if not settings.exists():
+        raise SettingsError("resume", str(options.resume), "holds no run that `baffle train` began")
+    experiment = read(read_toml(settings), flags)
+    if experiment.schedule != "constant" and "rounds" in flags:
+        raise SettingsError("rounds", flags["rounds"], f"can't change with schedule = '{experiment.schedule}'")
+    return experiment
+
+
+def _free(folder: Path, experiment: Experiment) -> Path:
+    """Return a folder's name that says what runs there and is not taken."""
+    name = f"{Path(experiment.dataset).stem}-{experiment.model.replace(':', '.')}-{experiment.algorithm}"
+    return next(path for i in range(1, 1_000_000) if not (path := folder / f"{name}-{i}").exists())

@@ -1,0 +1,201 @@
+"""A run's settings: one frozen object, read from TOML and flags, checked when it is read, printed in full."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from baffle.algorithms import Baffle
+from baffle.directions import Gaussian, Rademacher
+from baffle.errors import SettingsError
+from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
+from baffle.optimizers import Adam, ExponentialAverage, Sgd
+
+PRESETS: dict[str, Baffle] = {"baffle": Baffle(), "paper": Baffle.paper()}
+"""What `algorithm` may name: every setting of the method that is not given comes from there."""
+ESTIMATORS = {"forward": ForwardDifference, "central": CentralDifference, "centred": CentredDifference}
+LAWS = {"gaussian": Gaussian, "rademacher": Rademacher}
+OPTIMIZERS = {"adam": Adam, "sgd": Sgd}
+
+Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
+BelowOne: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+Whole: TypeAlias = Annotated[int, Meta(ge=0)]
+Number: TypeAlias = Annotated[int, Meta(ge=1)]
+
+
+def _about(section: str, text: str, unit: str = "") -> Meta:
+    return Meta(description=text, extra={"section": section, "unit": unit})
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a run depends on. Each field is a line of TOML and a flag of the command line.
+
+    Build one with `read`, which fills the method's settings from a preset.
+    """
+
+    dataset: Annotated[str, _about("data", "digits, mnist, fashion, cifar10, cifar100, or the path of an .npz or .csv file")] = "digits"
+    data_dir: Annotated[str, _about("data", "folder of the data set's files; empty means a cache folder, filled by a download")] = ""
+    image_size: Annotated[int, Meta(ge=-1), _about("data", "side to which images are resized; 0 leaves them, -1 is the data set's own (32 for mnist and fashion)", "pixels")] = -1
+    label_column: Annotated[str, _about("data", "column of a .csv file that holds the label")] = "label"
+    client_column: Annotated[str, _about("data", "column or array that names each sample's client")] = "client"
+    clients: Annotated[Number, _about("data", "how many there are; with partition = 'owner' the data say")] = 10
+    partition: Annotated[Literal["iid", "dirichlet", "shards", "owner"], _about("data", "how samples are shared out: at random, with label proportions drawn for each client, in runs of one label, or as the data say")] = "iid"
+    alpha: Annotated[Positive, _about("data", "concentration of partition = 'dirichlet'; small is uneven")] = 0.3
+    shards: Annotated[Number, _about("data", "runs of one label that each client holds with partition = 'shards'")] = 2
+
+    model: Annotated[str, _about("model", "mlp, lenet, wrn, or module:function of your own, called as function(shape, classes)")] = "mlp"
+    hidden: Annotated[tuple[Number, ...], _about("model", "widths of the mlp's hidden layers", "units")] = (32,)
+    activation: Annotated[Literal["hardswish", "relu", "selu", "gelu"], _about("model", "of the built-in models")] = "hardswish"
+    norm: Annotated[Literal["auto", "group", "none"], _about("model", "of the built-in models; auto is group for wrn, none for the others")] = "auto"
+    precision: Annotated[Literal["float32", "float64"], _about("model", "in which losses are evaluated; float64 makes them independent of batching")] = "float32"
+    device: Annotated[str, _about("model", "cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")] = "auto"
+    threads: Annotated[Whole, _about("model", "processor threads of the model's operations; 0 leaves PyTorch's choice")] = 0
+    chunk: Annotated[Number, _about("model", "most samples in one forward pass; bounds memory", "samples")] = 1024
+
+    algorithm: Annotated[Literal["baffle", "paper"], _about("method", "where settings of the method that are not given come from: our defaults, or the paper's")] = "baffle"
+    forwards: Annotated[Number, _about("method", "that a client spends in a round, all local steps together", "forward passes over its mini-batch")]
+    estimator: Annotated[Literal["forward", "central", "centred"], _about("method", "how losses become slopes")]
+    scale: Annotated[Positive, _about("method", "size of a displacement: sigma", "parameter units")]
+    law: Annotated[Literal["gaussian", "rademacher"], _about("method", "what directions are drawn from")]
+    blocks: Annotated[Literal["whole", "layers"], _about("method", "what is displaced together")]
+    groups: Annotated[Number, _about("method", "sets of directions: 1 shares one among all clients, the cohort's size gives each its own")]
+    bits: Annotated[int, Meta(ge=2, le=32), _about("method", "of a slope on the wire", "bits")]
+    bound: Annotated[Positive, _about("method", "largest slope reported in the first round")]
+    spread: Annotated[NotNegative, _about("method", "largest slope reported later, in recent root mean squares; 0 keeps the first round's")]
+    local_steps: Annotated[Number, _about("method", "SGD steps that a client takes on its own in a round")]
+    local_rate: Annotated[Positive, _about("method", "learning rate of those steps")]
+    clip: Annotated[NotNegative, _about("method", "largest entry of the gradient estimate; 0 is none")]
+    optimizer: Annotated[Literal["adam", "sgd"], _about("method", "of the server")]
+    rate: Annotated[Positive, _about("method", "learning rate of the server")]
+    momentum: Annotated[BelowOne, _about("method", "of sgd")]
+    beta1: Annotated[BelowOne, _about("method", "of adam's first moment")]
+    beta2: Annotated[BelowOne, _about("method", "of adam's second moment")]
+    epsilon: Annotated[Positive, _about("method", "added to adam's denominator")]
+    weight_decay: Annotated[NotNegative, _about("method", "times the weights, added to the gradient")]
+    average: Annotated[BelowOne, _about("method", "decay of the weights' exponential average, for evaluation; 0 is none")]
+    schedule: Annotated[Literal["constant", "linear"], _about("method", "of the learning rate over the rounds")]
+
+    batch: Annotated[Number, _about("round", "a client's mini-batch", "samples")] = 32
+    participation: Annotated[Share, _about("round", "share of the clients asked")] = 1.0
+    quorum: Annotated[Share, _about("round", "share of those asked that must answer")] = 0.5
+    weight: Annotated[Literal["samples", "equal"], _about("round", "what a client counts for")] = "samples"
+    unavailable: Annotated[BelowOne, _about("round", "chance that a client asked does not answer")] = 0.0
+
+    rounds: Annotated[Whole, _about("run", "how many", "rounds")] = 400
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1), _about("run", "of everything random")] = 0
+    initial: Annotated[Literal["key", "model"], _about("run", "where first weights come from: the seed, the same on every machine, or the model (always so for your own)")] = "key"
+    evaluate_every: Annotated[Number, _about("run", "between evaluations on held-out data", "rounds")] = 20
+    snapshot_every: Annotated[Number, _about("run", "between snapshots", "rounds")] = 50
+    out: Annotated[str, _about("run", "folder of the run; empty means a new one in runs/")] = ""
+
+    def baffle(self) -> Baffle:
+        """Return the method.
+
+        Raises:
+            SettingsError: a setting is out of its range.
+        """
+        return Baffle(
+            estimator=ESTIMATORS[self.estimator](scale=self.scale),
+            law=LAWS[self.law](),
+            optimizer=_pick(OPTIMIZERS[self.optimizer], self),
+            average=ExponentialAverage(decay=self.average),
+            anneal=self.rounds if self.schedule == "linear" else 0,
+            **{name: getattr(self, name) for name in _PLAIN},
+        )
+
+
+_PLAIN = ("forwards", "blocks", "groups", "bits", "bound", "spread", "local_steps", "local_rate", "clip")
+"""Settings that are fields of Baffle by the same name."""
+FIELDS: dict[str, Any] = get_type_hints(Experiment, include_extras=True)
+"""Every setting's type, with its range and description."""
+
+
+def _pick(kind: type[Any], source: object) -> Any:
+    """Return a `kind` whose fields are `source`'s of the same names."""
+    return kind(**{name: getattr(source, name) for name in kind.__struct_fields__})
+
+
+def defaults(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the method's settings as a preset has them; a scale or rate goes with its estimator or optimizer.
+
+    `given` are the settings that the user chose: another estimator than the preset's comes with its own scale.
+    """
+    method = PRESETS[preset]
+    found: dict[str, Any] = {name: getattr(method, name) for name in _PLAIN}
+    found |= {"average": method.average.decay, "schedule": "constant", "law": _tag(method.law)}
+    for setting, kinds in (("estimator", ESTIMATORS), ("optimizer", OPTIMIZERS)):
+        own = getattr(method, setting)
+        for kind in kinds.values():
+            found |= {name: getattr(kind(), name) for name in kind.__struct_fields__ if name not in found}
+        chosen = kinds.get(given.get(setting, _tag(own)), type(own))
+        found |= msgspec.structs.asdict(own if isinstance(own, chosen) else chosen())
+        found[setting] = _tag(own)
+    return found
+
+
+def _tag(kind: msgspec.Struct) -> str:
+    return str(kind.__struct_config__.tag)
+
+
+def read(*sources: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that `sources` describe, later ones overruling earlier ones.
+
+    Raises:
+        SettingsError: names the setting, its value and the rule.
+    """
+    given: dict[str, Any] = {}
+    for source in sources:
+        given |= {name: check(name, value) for name, value in source.items()}
+    preset = given.get("algorithm", "baffle")
+    experiment = Experiment(**(defaults(preset, given) | given))
+    experiment.baffle()
+    return experiment
+
+
+def check(name: str, value: object, *, text: bool = False) -> Any:
+    """Return a setting's value in its own type; with `text`, `value` is a string from the command line.
+
+    Raises:
+        SettingsError: there is no such setting, or the value is of another type or out of range.
+    """
+    if name not in FIELDS:
+        near = difflib.get_close_matches(name, FIELDS, n=1)
+        raise SettingsError(name, value, "is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        if text and name == "hidden":
+            value = [part for part in str(value).split(",") if part]
+        return msgspec.convert(value, FIELDS[name], strict=not text)
+    except msgspec.ValidationError as error:
+        raise SettingsError(name, value, _rule(name, str(error))) from None
+
+
+def _rule(name: str, told: str) -> str:
+    """Return msgspec's message as a rule; for a choice, the choices."""
+    kind = get_args(FIELDS[name])[0]
+    choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
+    if choices:
+        return "must be one of " + ", ".join(choices)
+    return told[0].lower() + told[1:].replace("`", "").replace(" - at $", " at ")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file, not yet checked.
+
+    Raises:
+        SettingsError: the file can't be read, or is no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError("experiment", str(path), f"can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError("experiment", str(path), f"is no TOML: {error}") from None
