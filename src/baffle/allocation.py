@@ -14,6 +14,8 @@ def equal(directions: int, blocks: int, least: int) -> tuple[int, ...]:
     share, extra = divmod(directions, blocks)
     if share < least:
         raise SettingsError(
-            "forwards", directions, f"leaves K = {share} directions a block; {blocks} block(s) need at least {least} each"
+            "forwards",
+            directions,
+            f"leaves K = {share} directions a block; {blocks} block(s) need at least {least} each",
         )
     return tuple(share + (block < extra) for block in range(blocks))

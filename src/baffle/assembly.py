@@ -82,6 +82,7 @@ def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
             precision=experiment.precision,
             drawn=experiment.initial == "key" and not own,
             chunk=experiment.chunk,
+            channels_last=not own,
         )
     except RuntimeError as error:
         raise SettingsError("device", experiment.device, f"can't be used: {_first_line(error)}") from None
@@ -105,7 +106,9 @@ def _model(experiment: Experiment, data: Dataset, key: Key) -> nn.Module:
     except BaffleError:
         raise
     except Exception as error:  # a user's own module may fail in any way
-        raise ModelError(f"{experiment.model} fails when it is built: {type(error).__name__}: {_first_line(error)}") from error
+        raise ModelError(
+            f"{experiment.model} fails when it is built: {type(error).__name__}: {_first_line(error)}"
+        ) from error
 
 
 def _try(experiment: Experiment, runtime: Runtime, data: Dataset) -> None:

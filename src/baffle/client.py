@@ -102,7 +102,7 @@ def measure(
     runtime: Runtime,
     kernels: Kernels,
 ) -> NDArray[np.float64]:
-    """Return the slopes of C batches along the K directions of a group's step, float64 [C, K]; not finite where lost."""
+    """Return the slopes of C batches along the K directions of a group's step, float64 [C, K]; some not finite."""
     point = parameters.astype(runtime.precision)
     estimator = plan.estimator
     base = runtime.losses([point], batches)[0] if estimator.base else np.zeros(len(batches))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
 
@@ -31,8 +32,13 @@ Whole: TypeAlias = Annotated[int, Meta(ge=0)]
 Number: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
-def _about(section: str, text: str, unit: str = "") -> Meta:
-    return Meta(description=text, extra={"section": section, "unit": unit})
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a person is told of a setting."""
+
+    section: str
+    text: str
+    unit: str = ""
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,60 +47,113 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Build one with `read`, which fills the method's settings from a preset.
     """
 
-    dataset: Annotated[str, _about("data", "digits, mnist, fashion, cifar10, cifar100, or the path of an .npz or .csv file")] = "digits"
-    data_dir: Annotated[str, _about("data", "folder of the data set's files; empty means a cache folder, filled by a download")] = ""
-    image_size: Annotated[int, Meta(ge=-1), _about("data", "side to which images are resized; 0 leaves them, -1 is the data set's own (32 for mnist and fashion)", "pixels")] = -1
-    label_column: Annotated[str, _about("data", "column of a .csv file that holds the label")] = "label"
-    client_column: Annotated[str, _about("data", "column or array that names each sample's client")] = "client"
-    clients: Annotated[Number, _about("data", "how many there are; with partition = 'owner' the data say")] = 10
-    partition: Annotated[Literal["iid", "dirichlet", "shards", "owner"], _about("data", "how samples are shared out: at random, with label proportions drawn for each client, in runs of one label, or as the data say")] = "iid"
-    alpha: Annotated[Positive, _about("data", "concentration of partition = 'dirichlet'; small is uneven")] = 0.3
-    shards: Annotated[Number, _about("data", "runs of one label that each client holds with partition = 'shards'")] = 2
+    dataset: Annotated[
+        str, About("data", "digits, mnist, fashion, cifar10, cifar100, or the path of an .npz or .csv file")
+    ] = "digits"
+    data_dir: Annotated[
+        str, About("data", "folder of the data set's files; empty means a cache folder, filled by a download")
+    ] = ""
+    image_size: Annotated[
+        int,
+        Meta(ge=-1),
+        About(
+            "data",
+            "side to which images are resized; 0 leaves them, -1 is the data set's own (32 for mnist and fashion)",
+            "pixels",
+        ),
+    ] = -1
+    label_column: Annotated[str, About("data", "column of a .csv file that holds the label")] = "label"
+    client_column: Annotated[str, About("data", "column or array that names each sample's client")] = "client"
+    clients: Annotated[Number, About("data", "how many there are; with partition = 'owner' the data say")] = 10
+    partition: Annotated[
+        Literal["iid", "dirichlet", "shards", "owner"],
+        About(
+            "data",
+            "how samples are shared out: at random, with label proportions drawn "
+            "for each client, in runs of one label, or as the data say",
+        ),
+    ] = "iid"
+    alpha: Annotated[Positive, About("data", "concentration of partition = 'dirichlet'; small is uneven")] = 0.3
+    shards: Annotated[Number, About("data", "runs of one label that each client holds with partition = 'shards'")] = 2
 
-    model: Annotated[str, _about("model", "mlp, lenet, wrn, or module:function of your own, called as function(shape, classes)")] = "mlp"
-    hidden: Annotated[tuple[Number, ...], _about("model", "widths of the mlp's hidden layers", "units")] = (32,)
-    activation: Annotated[Literal["hardswish", "relu", "selu", "gelu"], _about("model", "of the built-in models")] = "hardswish"
-    norm: Annotated[Literal["auto", "group", "none"], _about("model", "of the built-in models; auto is group for wrn, none for the others")] = "auto"
-    precision: Annotated[Literal["float32", "float64"], _about("model", "in which losses are evaluated; float64 makes them independent of batching")] = "float32"
-    device: Annotated[str, _about("model", "cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")] = "auto"
-    threads: Annotated[Whole, _about("model", "processor threads of the model's operations; 0 leaves PyTorch's choice")] = 0
-    chunk: Annotated[Number, _about("model", "most samples in one forward pass; bounds memory", "samples")] = 1024
+    model: Annotated[
+        str, About("model", "mlp, lenet, wrn, or module:function of your own, called as function(shape, classes)")
+    ] = "mlp"
+    hidden: Annotated[tuple[Number, ...], About("model", "widths of the mlp's hidden layers", "units")] = (32,)
+    activation: Annotated[Literal["hardswish", "relu", "selu", "gelu"], About("model", "of the built-in models")] = (
+        "hardswish"
+    )
+    norm: Annotated[
+        Literal["auto", "group", "none"],
+        About("model", "of the built-in models; auto is group for wrn, none for the others"),
+    ] = "auto"
+    precision: Annotated[
+        Literal["float32", "float64"],
+        About("model", "in which losses are evaluated; float64 makes them independent of batching"),
+    ] = "float32"
+    device: Annotated[str, About("model", "cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")] = "auto"
+    threads: Annotated[
+        Whole, About("model", "processor threads of the model's operations; 0 leaves PyTorch's choice")
+    ] = 0
+    chunk: Annotated[Number, About("model", "most samples in one forward pass; bounds memory", "samples")] = 1024
 
-    algorithm: Annotated[Literal["baffle", "paper"], _about("method", "where settings of the method that are not given come from: our defaults, or the paper's")] = "baffle"
-    forwards: Annotated[Number, _about("method", "that a client spends in a round, all local steps together", "forward passes over its mini-batch")]
-    estimator: Annotated[Literal["forward", "central", "centred"], _about("method", "how losses become slopes")]
-    scale: Annotated[Positive, _about("method", "size of a displacement: sigma", "parameter units")]
-    law: Annotated[Literal["gaussian", "rademacher"], _about("method", "what directions are drawn from")]
-    blocks: Annotated[Literal["whole", "layers"], _about("method", "what is displaced together")]
-    groups: Annotated[Number, _about("method", "sets of directions: 1 shares one among all clients, the cohort's size gives each its own")]
-    bits: Annotated[int, Meta(ge=2, le=32), _about("method", "of a slope on the wire", "bits")]
-    bound: Annotated[Positive, _about("method", "largest slope reported in the first round")]
-    spread: Annotated[NotNegative, _about("method", "largest slope reported later, in recent root mean squares; 0 keeps the first round's")]
-    local_steps: Annotated[Number, _about("method", "SGD steps that a client takes on its own in a round")]
-    local_rate: Annotated[Positive, _about("method", "learning rate of those steps")]
-    clip: Annotated[NotNegative, _about("method", "largest entry of the gradient estimate; 0 is none")]
-    optimizer: Annotated[Literal["adam", "sgd"], _about("method", "of the server")]
-    rate: Annotated[Positive, _about("method", "learning rate of the server")]
-    momentum: Annotated[BelowOne, _about("method", "of sgd")]
-    beta1: Annotated[BelowOne, _about("method", "of adam's first moment")]
-    beta2: Annotated[BelowOne, _about("method", "of adam's second moment")]
-    epsilon: Annotated[Positive, _about("method", "added to adam's denominator")]
-    weight_decay: Annotated[NotNegative, _about("method", "times the weights, added to the gradient")]
-    average: Annotated[BelowOne, _about("method", "decay of the weights' exponential average, for evaluation; 0 is none")]
-    schedule: Annotated[Literal["constant", "linear"], _about("method", "of the learning rate over the rounds")]
+    algorithm: Annotated[
+        Literal["baffle", "paper"],
+        About("method", "where settings of the method that are not given come from: our defaults, or the paper's"),
+    ] = "baffle"
+    forwards: Annotated[
+        Number,
+        About(
+            "method", "that a client spends in a round, all local steps together", "forward passes over its mini-batch"
+        ),
+    ]
+    estimator: Annotated[Literal["forward", "central", "centred"], About("method", "how losses become slopes")]
+    scale: Annotated[Positive, About("method", "size of a displacement: sigma", "parameter units")]
+    law: Annotated[Literal["gaussian", "rademacher"], About("method", "what directions are drawn from")]
+    blocks: Annotated[Literal["whole", "layers"], About("method", "what is displaced together")]
+    groups: Annotated[
+        Number,
+        About("method", "sets of directions: 1 shares one among all clients, the cohort's size gives each its own"),
+    ]
+    bits: Annotated[int, Meta(ge=2, le=32), About("method", "of a slope on the wire", "bits")]
+    bound: Annotated[Positive, About("method", "largest slope reported in the first round")]
+    spread: Annotated[
+        NotNegative,
+        About("method", "largest slope reported later, in recent root mean squares; 0 keeps the first round's"),
+    ]
+    local_steps: Annotated[Number, About("method", "SGD steps that a client takes on its own in a round")]
+    local_rate: Annotated[Positive, About("method", "learning rate of those steps")]
+    clip: Annotated[NotNegative, About("method", "largest entry of the gradient estimate; 0 is none")]
+    optimizer: Annotated[Literal["adam", "sgd"], About("method", "of the server")]
+    rate: Annotated[Positive, About("method", "learning rate of the server")]
+    momentum: Annotated[BelowOne, About("method", "of sgd")]
+    beta1: Annotated[BelowOne, About("method", "of adam's first moment")]
+    beta2: Annotated[BelowOne, About("method", "of adam's second moment")]
+    epsilon: Annotated[Positive, About("method", "added to adam's denominator")]
+    weight_decay: Annotated[NotNegative, About("method", "times the weights, added to the gradient")]
+    average: Annotated[
+        BelowOne, About("method", "decay of the weights' exponential average, for evaluation; 0 is none")
+    ]
+    schedule: Annotated[Literal["constant", "linear"], About("method", "of the learning rate over the rounds")]
 
-    batch: Annotated[Number, _about("round", "a client's mini-batch", "samples")] = 32
-    participation: Annotated[Share, _about("round", "share of the clients asked")] = 1.0
-    quorum: Annotated[Share, _about("round", "share of those asked that must answer")] = 0.5
-    weight: Annotated[Literal["samples", "equal"], _about("round", "what a client counts for")] = "samples"
-    unavailable: Annotated[BelowOne, _about("round", "chance that a client asked does not answer")] = 0.0
+    batch: Annotated[Number, About("round", "a client's mini-batch", "samples")] = 32
+    participation: Annotated[Share, About("round", "share of the clients asked")] = 1.0
+    quorum: Annotated[Share, About("round", "share of those asked that must answer")] = 0.5
+    weight: Annotated[Literal["samples", "equal"], About("round", "what a client counts for")] = "samples"
+    unavailable: Annotated[BelowOne, About("round", "chance that a client asked does not answer")] = 0.0
 
-    rounds: Annotated[Whole, _about("run", "how many", "rounds")] = 400
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1), _about("run", "of everything random")] = 0
-    initial: Annotated[Literal["key", "model"], _about("run", "where first weights come from: the seed, the same on every machine, or the model (always so for your own)")] = "key"
-    evaluate_every: Annotated[Number, _about("run", "between evaluations on held-out data", "rounds")] = 20
-    snapshot_every: Annotated[Number, _about("run", "between snapshots", "rounds")] = 50
-    out: Annotated[str, _about("run", "folder of the run; empty means a new one in runs/")] = ""
+    rounds: Annotated[Whole, About("run", "how many", "rounds")] = 400
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1), About("run", "of everything random")] = 0
+    initial: Annotated[
+        Literal["key", "model"],
+        About(
+            "run",
+            "where first weights come from: the seed, the same on every machine, or the model (always so for your own)",
+        ),
+    ] = "key"
+    evaluate_every: Annotated[Number, About("run", "between evaluations on held-out data", "rounds")] = 20
+    snapshot_every: Annotated[Number, About("run", "between snapshots", "rounds")] = 50
+    out: Annotated[str, About("run", "folder of the run; empty means a new one in runs/")] = ""
 
     def baffle(self) -> Baffle:
         """Return the method.
@@ -116,6 +175,11 @@ _PLAIN = ("forwards", "blocks", "groups", "bits", "bound", "spread", "local_step
 """Settings that are fields of Baffle by the same name."""
 FIELDS: dict[str, Any] = get_type_hints(Experiment, include_extras=True)
 """Every setting's type, with its range and description."""
+
+
+def about(name: str) -> About:
+    """Return what a person is told of a setting."""
+    return next(part for part in get_args(FIELDS[name])[1:] if isinstance(part, About))
 
 
 def _pick(kind: type[Any], source: object) -> Any:
@@ -177,13 +241,26 @@ def check(name: str, value: object, *, text: bool = False) -> Any:
         raise SettingsError(name, value, _rule(name, str(error))) from None
 
 
+_WORDS = {
+    "Expected `int`": "must be a whole number",
+    "Expected `float`": "must be a number",
+    "Expected `str`": "must be a text",
+    "Expected `array`": "must be a list",
+    " - at `$": " at `",
+    "`": "",
+}
+"""msgspec's words, and ours."""
+
+
 def _rule(name: str, told: str) -> str:
     """Return msgspec's message as a rule; for a choice, the choices."""
     kind = get_args(FIELDS[name])[0]
     choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
     if choices:
         return "must be one of " + ", ".join(choices)
-    return told[0].lower() + told[1:].replace("`", "").replace(" - at $", " at ")
+    for theirs, ours in _WORDS.items():
+        told = told.replace(theirs, ours)
+    return told
 
 
 def read_toml(path: Path) -> dict[str, Any]:

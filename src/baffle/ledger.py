@@ -88,7 +88,7 @@ class Reader:
         return None
 
     def _bad_head(self, file: BinaryIO, head: bytes) -> None:
-        """A file grown but not written when the power failed ends in zeros: that is a torn tail too."""
+        """Take an end of zeros, which a file grown but not written before a power failure has, for a torn tail."""
         if head.strip(b"\0") or file.read().strip(b"\0"):
             raise LedgerError(self.records, "the length does not verify")
         self.torn = self._size(file) - self.end

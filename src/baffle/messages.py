@@ -92,7 +92,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def bounds(self) -> NDArray[np.float64]:
-        """c of every slope of a step, [K]."""
+        """C of every slope of a step, [K]."""
         return np.repeat([block.bound for block in self.blocks], [block.budget for block in self.blocks])
 
     @property
@@ -121,7 +121,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         return Key(self.key).fold(group, step, block)
 
     def refuse_overflow(self) -> None:
-        """Raise SettingsError if integer reconstruction could leave int64: Σ |q| · samples · |z| must stay below 2⁶³."""
+        """Raise SettingsError if integer reconstruction could leave int64: Σ |q| · w · |z| must stay below 2⁶³."""
         weight = len(self.cohort) * self.most_samples
         peak = max(block.budget * block.law.peak for block in self.blocks)
         reach = self.steps * peak * weight * self.quantiser.levels

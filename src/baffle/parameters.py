@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from itertools import accumulate, groupby
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from baffle import bits
 from baffle.errors import ModelError
 from baffle.keys import Key
 
-Vector: TypeAlias = NDArray[np.float32]
+Vector: TypeAlias = NDArray[np.floating[Any]]
 """All parameters, float32 [n]."""
 
 BlockRule: TypeAlias = Literal["whole", "layers"]
@@ -121,7 +121,9 @@ class Layout(msgspec.Struct, frozen=True):
         slices = self.slices()
         layers = groupby(self.tensors, key=lambda tensor: tensor.name.rpartition(".")[0] or tensor.name)
         spans = [(layer, [slices[tensor.name] for tensor in tensors]) for layer, tensors in layers]
-        return tuple(Block(layer, spans[0].start, spans[-1].stop) for layer, spans in spans if spans[0].start < spans[-1].stop)
+        return tuple(
+            Block(layer, spans[0].start, spans[-1].stop) for layer, spans in spans if spans[0].start < spans[-1].stop
+        )
 
     def initial(self, key: Key, given: Mapping[str, NDArray[np.generic]] | None = None) -> Vector:
         """Return θ₀, float32 [n]: drawn from `key`, or taken from `given` where the layout says so.

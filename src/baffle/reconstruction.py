@@ -26,9 +26,7 @@ def reconstruct(plan: Plan, sums: NDArray[np.int64], weight: int, size: int, ker
     return _weigh(plan, parts, steps * weight, size, kernels)
 
 
-def local_gradient(
-    plan: Plan, group: int, step: int, sums: NDArray[np.int64], size: int, kernels: Kernels
-) -> Vector:
+def local_gradient(plan: Plan, group: int, step: int, sums: NDArray[np.int64], size: int, kernels: Kernels) -> Vector:
     """Return the estimate [n] that one client makes from its own integers [K] of one step, none of them missing."""
     return _weigh(plan, {(group, step): sums}, 1, size, kernels)
 

@@ -124,7 +124,7 @@ def resume(folder: Path, kernels: Kernels, watch: Callable[[Round], None]) -> tu
         log.warning("the newest snapshot belongs to no record of this ledger; the ledger is replayed from its start")
         for path in snapshots(folder / SNAPSHOTS):
             path.unlink()
-        return resume(folder, kernels, lambda record: None)
+        return resume(folder, kernels, lambda _: None)
     return Run(folder, header, Ledger.reopen(reader)), state
 
 

@@ -158,9 +158,7 @@ def _cohort(federation: Federation, key: Key) -> tuple[int, ...]:
     return tuple(sorted(drawn.tolist()))
 
 
-def advance(
-    method: Method, state: State, plan: Plan, reports: Iterable[bytes], kernels: Kernels
-) -> Outcome:
+def advance(method: Method, state: State, plan: Plan, reports: Iterable[bytes], kernels: Kernels) -> Outcome:
     """Return the state after a round whose encoded `reports` came in, in whatever order.
 
     Reports that do not fit are left out with their reason. Below the quorum nothing changes but the attempt's number.
@@ -199,7 +197,9 @@ def apply(method: Method, state: State, plan: Plan, aggregate: Aggregate, kernel
             f"round {state.round} would make a weight infinite; the model of the round before is kept. "
             "A smaller rate, a larger budget or gradient clipping usually helps"
         )
-    return replace(moved, round=state.round + 1, attempt=0, squares=_squares(plan, sums, aggregate.weight, state.squares))
+    return replace(
+        moved, round=state.round + 1, attempt=0, squares=_squares(plan, sums, aggregate.weight, state.squares)
+    )
 
 
 @dataclass(frozen=True, slots=True)

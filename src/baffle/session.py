@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +134,8 @@ class Session:
 
     def _measure(self, state: State, answered: int) -> None:
         average, last = self.evaluate(state.average), self.evaluate(state.parameters)
-        where = self._where(
-            state,
-            answered,
+        where = replace(
+            self._where(state, answered),
             accuracy=_known(average and average.accuracy),
             accuracy_last=_known(last and last.accuracy),
             loss=_known(average and average.loss),
@@ -144,9 +143,9 @@ class Session:
         self.metrics.append(asdict(where))
         self.progress(where)
 
-    def _where(self, state: State, answered: int, **measured: float | None) -> Progress:
+    def _where(self, state: State, answered: int) -> Progress:
         seconds = time.monotonic() - self.began
-        return Progress(round=state.round, answered=answered, seconds=seconds, **self.tally.means(), **measured)
+        return Progress(round=state.round, answered=answered, seconds=seconds, **self.tally.means())
 
 
 def _known(value: float | None) -> float | None:

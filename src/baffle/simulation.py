@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -137,7 +137,16 @@ class Simulation:
 
     def settings(self, rounds: int) -> dict[str, Any]:
         """Return what was asked for, in words and numbers."""
-        names = ("seed", "batch", "participation", "quorum", "weight", "unavailable", "evaluate_every", "snapshot_every")
+        names = (
+            "seed",
+            "batch",
+            "participation",
+            "quorum",
+            "weight",
+            "unavailable",
+            "evaluate_every",
+            "snapshot_every",
+        )
         own = {name: getattr(self, name) for name in names}
         return {"clients": len(self.shares), "rounds": rounds, **own, "algorithm": msgspec.to_builtins(self.algorithm)}
 
@@ -210,7 +219,7 @@ def simulate(
         raise TypeError(f"simulate() has no argument {sorted(unknown)[0]!r}")
     data = [Arrays(f"client {number}", *client) for number, client in enumerate(clients)]
     simulation = Simulation(
-        runtime=model if hasattr(model, "losses") else _torch_runtime(model),
+        runtime=_runtime(model),
         shares=[Share(samples, np.arange(len(samples))) for samples in data],
         algorithm=algorithm or Baffle(),
         test=Arrays("test", *test) if test is not None else None,
@@ -219,5 +228,7 @@ def simulate(
     return simulation.run(rounds, out=Path(out) if out is not None else None, resume=resume, progress=progress)
 
 
-def _torch_runtime(model: nn.Module) -> Runtime:
+def _runtime(model: nn.Module | Runtime) -> Runtime:
+    if hasattr(model, "losses"):
+        return cast("Runtime", model)
     return extras.require("baffle.runtimes.torch", "train").TorchRuntime(model)

@@ -18,7 +18,7 @@ class Tally:
     sampled: NDArray[np.int64]
     answered: NDArray[np.int64]
     forwards: NDArray[np.int64]
-    """Forward equivalents of each client that answered."""
+    """Forward equivalents of each client that answered: full passes over its mini-batch."""
     upload: NDArray[np.int64]
     """Bytes of each client's reports."""
     download: NDArray[np.int64]

@@ -34,7 +34,7 @@ class Training:
         """Return the state after `rounds` rounds in all.
 
         Raises:
-            DivergenceError: θ would leave the finite numbers, or no client has a finite loss; every round before is kept.
+            DivergenceError: θ would leave the finite numbers, or a round never meets its quorum; those before are kept.
         """
         while state.round < rounds:
             plan = server.plan(self.method, self.federation, state)

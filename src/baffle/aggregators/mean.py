@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from baffle.mechanisms import MISSING
 
 
-def weighted_mean(integers: NDArray[np.int64], weights: NDArray[np.int64], blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+def weighted_mean(
+    integers: NDArray[np.int64], weights: NDArray[np.int64], blocks: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return Σ_c w_c q_c, int64 [H, K], from `integers` [C, H, K] and `weights` [C]: divided by Σ w_c it is the mean.
 
     Where a client's probe is missing, the others stand in for it: a sum that lacks weight is scaled up to the full

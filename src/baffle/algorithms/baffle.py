@@ -56,8 +56,8 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     bound: float = 16.0
     """c, largest slope reported in the first round, > 0."""
     spread: float = 6.0
-    """c in later rounds, in recent root mean square slopes times √(clients a group), so that the noise of single clients
-    fits; ≥ 0, and 0 keeps the first round's."""
+    """c in later rounds, in recent root mean square slopes times √(clients a group), so that the noise of single
+    clients fits; ≥ 0, and 0 keeps the first round's."""
     local_steps: int = 1
     """H, plain SGD steps that a client takes in a round, ≥ 1; forwards and integers are shared among them."""
     local_rate: float = 0.1

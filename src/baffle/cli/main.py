@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from msgspec import Meta
-
 from baffle import __version__
 from baffle.cli import inspect, train
 from baffle.errors import BaffleError
-from baffle.experiment import FIELDS, Experiment, defaults
+from baffle.experiment import FIELDS, Experiment, about, defaults
 
 _SECTIONS = {
     "data": "data and clients",
@@ -58,8 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_folder(commands, "replay", inspect.replay, "rebuild the model from a run's ledger alone and compare digests")
     _add_folder(commands, "verify", inspect.verify, "check that every byte of a run's ledger is as it was written")
-    report = _add_folder(commands, "report", inspect.report, "make one page with the curves of one or several runs", "+")
-    report.add_argument("--out", type=Path, metavar="FILE", help="the page; by default report.html in the (first) folder")
+    report = _add_folder(
+        commands, "report", inspect.report, "make one page with the curves of one or several runs", "+"
+    )
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page; by default report.html in the (first) folder"
+    )
     return parser
 
 
@@ -80,34 +82,27 @@ def _add_train(commands: Any) -> None:
     )
     parser.set_defaults(command=train.train)
     parser.add_argument("experiment", type=Path, nargs="?", metavar="EXPERIMENT.toml", help="settings, one a line")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder; only --rounds may change")
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with the run in this folder; only --rounds may change"
+    )
     parser.add_argument("--no-report", action="store_true", help="do not make report.html at the end")
     shown = defaults("baffle", {})
     groups = {name: parser.add_argument_group(title) for name, title in _SECTIONS.items()}
     for field in Experiment.__struct_fields__:
-        about = _about(field)
+        told = about(field)
         default = shown[field] if field in shown else _default(field)
-        groups[about.extra["section"]].add_argument(  # type: ignore[index]
+        groups[told.section].add_argument(
             "--" + field.replace("_", "-"),
             dest=field,
             metavar=_metavar(field),
             default=argparse.SUPPRESS,
-            help=f"{about.description}{_unit(about)} [{_text(default)}]".replace("%", "%%"),
+            help=f"{told.text}{told.unit and f', in {told.unit}'} [{_text(default)}]".replace("%", "%%"),
         )
 
 
 def _default(field: str) -> Any:
     names = Experiment.__struct_fields__
     return Experiment.__struct_defaults__[names.index(field) - len(names)]
-
-
-def _about(field: str) -> Meta:
-    return next(m for m in get_args(FIELDS[field])[1:] if isinstance(m, Meta) and m.description)
-
-
-def _unit(about: Meta) -> str:
-    unit = (about.extra or {}).get("unit")
-    return f", in {unit}" if unit else ""
 
 
 def _metavar(field: str) -> str:

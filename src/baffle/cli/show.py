@@ -68,7 +68,9 @@ class Display:
         if not self._console.is_terminal and progress.loss is not None:
             left = progress.seconds / progress.round * (self._rounds - progress.round) if progress.round else None
             remaining = "" if left is None else f"  {left:.0f} s left"
-            self._console.print(f"round {progress.round:>5}/{self._rounds}  {self._measured}  {spent}{remaining}", soft_wrap=True)
+            self._console.print(
+                f"round {progress.round:>5}/{self._rounds}  {self._measured}  {spent}{remaining}", soft_wrap=True
+            )
 
 
 def show_result(result: Result, out: Path) -> None:

@@ -33,6 +33,6 @@ class CentralDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
         checks.positive("scale", self.scale)
 
     def __call__(self, losses: NDArray[np.float64], base: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-        """Return slopes [K, C] from `losses` [K, 2, C] at θ ± scale · zₖ; not finite where a loss is. `base` is unused."""
+        """Return slopes [K, C] from `losses` [K, 2, C] at θ ± scale · zₖ; not finite where a loss is. No `base`."""
         del base
         return (losses[:, 0] - losses[:, 1]) / (2 * scale)

@@ -16,8 +16,8 @@ class ForwardDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
 
         sₖ = (L(θ + σ zₖ) − L(θ)) / σ
 
-    Bias O(σ) a slope; under a symmetric law the estimate's own bias is O(σ²), but the curvature term σ zₖᵀHzₖ/2 stays as
-    noise. K + 1 forwards. Source: BAFFLE, eq. 5.
+    Bias O(σ) a slope; under a symmetric law the estimate's own bias is O(σ²), but the curvature term σ zₖᵀHzₖ/2 stays
+    as noise. K + 1 forwards. Source: BAFFLE, eq. 5.
     """
 
     scale: float = 1e-3
@@ -34,5 +34,5 @@ class ForwardDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
         checks.positive("scale", self.scale)
 
     def __call__(self, losses: NDArray[np.float64], base: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-        """Return slopes [K, C] from `losses` [K, 1, C] at θ + scale · zₖ and `base` [C] at θ; not finite where a loss is."""
+        """Return slopes [K, C] from `losses` [K, 1, C] at θ + scale · zₖ and `base` [C] at θ; some not finite."""
         return (losses[:, 0] - base) / scale

@@ -7,5 +7,5 @@ from numpy.typing import NDArray
 
 
 def clip(slopes: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `slopes` [..., K] limited to ±`bounds` [K]; what is not finite becomes NaN, since its size means nothing."""
+    """Return `slopes` [..., K] limited to ±`bounds` [K]; what is not finite becomes NaN: its size means nothing."""
     return np.where(np.isfinite(slopes), np.clip(slopes, -bounds, bounds), np.nan)

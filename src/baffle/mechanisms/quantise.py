@@ -19,8 +19,8 @@ class Quantiser:
 
         q = ⌊ s/c · (2ᵇ⁻¹ − 1) + u ⌋,   u uniform in [0, 1)
 
-    E q = s/c · (2ᵇ⁻¹ − 1) exactly; variance at most ¼. The one code left over, −2ᵇ⁻¹, is what a missing slope has on the
-    wire. Source: stochastic rounding as in Alistarh et al. 2017 (QSGD).
+    E q = s/c · (2ᵇ⁻¹ − 1) exactly; variance at most ¼. The one code left over, −2ᵇ⁻¹, is what a missing slope has on
+    the wire. Source: stochastic rounding as in Alistarh et al. 2017 (QSGD).
     """
 
     bits: int

@@ -44,7 +44,9 @@ class Adam(msgspec.Struct, frozen=True, tag_field="optimizer", tag="adam"):
         zeros, one = np.zeros(size, np.float32), np.ones(1)
         return {"first": zeros, "second": zeros, "power1": one, "power2": one}
 
-    def __call__(self, parameters: Vector, gradient: Vector, memory: Memory, factor: float = 1.0) -> tuple[Vector, Memory]:
+    def __call__(
+        self, parameters: Vector, gradient: Vector, memory: Memory, factor: float = 1.0
+    ) -> tuple[Vector, Memory]:
         """Return new parameters [n] and memory after one step with η · `factor`; nothing is changed in place."""
         f32 = np.float32
         step = gradient + f32(self.weight_decay) * parameters if self.weight_decay else gradient

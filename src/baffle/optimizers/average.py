@@ -14,7 +14,8 @@ class ExponentialAverage(msgspec.Struct, frozen=True):
 
         θ̄ ← d θ̄ + (1 − d) θ,   d = min(decay, (1 + t)/(10 + t)) after round t = 1, 2, ...
 
-    The growing d lets the average forget θ₀ within a few rounds. Products and sum are rounded to float32, in this order.
+    The growing d lets the average forget θ₀ within a few rounds. Products and sum are rounded to float32 in this
+    order.
     decay = 0 keeps θ̄ = θ. Source: Polyak & Juditsky 1992; BAFFLE's code averages once an epoch, here once a round.
     """
 

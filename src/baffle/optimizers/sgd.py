@@ -35,7 +35,9 @@ class Sgd(msgspec.Struct, frozen=True, tag_field="optimizer", tag="sgd"):
         """Return the memory before the first step, for `size` weights."""
         return {"momentum": np.zeros(size, np.float32)} if self.momentum else {}
 
-    def __call__(self, parameters: Vector, gradient: Vector, memory: Memory, factor: float = 1.0) -> tuple[Vector, Memory]:
+    def __call__(
+        self, parameters: Vector, gradient: Vector, memory: Memory, factor: float = 1.0
+    ) -> tuple[Vector, Memory]:
         """Return new parameters [n] and memory after one step with η · `factor`; nothing is changed in place."""
         step = gradient + np.float32(self.weight_decay) * parameters if self.weight_decay else gradient
         if self.momentum:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baffle.errors import ModelError
-from baffle.parameters import Constant, Given, Initial, Layout, Tensor as Named, Uniform
+from baffle.parameters import Constant, Given, Initial, Layout, Uniform
+from baffle.parameters import Tensor as Named
 from baffle.runtimes import Batch, Evaluation
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> the loss of each sample [B, ...], or one number, their mean."""
 
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ def _initials(model: nn.Module) -> dict[str, Initial]:
         for name, parameter in module.named_parameters(prefix=path, recurse=False):
             if isinstance(module, _NORMS):
                 initials[name] = Constant(1.0 if name.endswith("weight") else 0.0)
-            elif isinstance(module, nn.Linear | nn.modules.conv._ConvNd):  # noqa: SLF001
+            elif isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
                 fan_in = math.prod(module.weight.shape[1:])
                 if parameter.numel():
                     initials[name] = Uniform(1.0 / math.sqrt(fan_in))
@@ -76,6 +77,8 @@ class TorchRuntime:
         precision: "float32", or "float64", in which losses do not depend on how clients are batched.
         drawn: begin known layers from the run's key rather than with the module's own values.
         chunk: most samples in one forward pass, ≥ 1: bounds the memory of activations.
+        channels_last: lay images out channels last, which convolutions on a CPU are faster with; a model that calls
+            `view` on a feature map can't have it.
 
     Raises:
         ModelError: nothing is trainable, or BatchNorm is in training mode.
@@ -90,6 +93,7 @@ class TorchRuntime:
         precision: str = "float32",
         drawn: bool = False,
         chunk: int = 1024,
+        channels_last: bool = False,
     ) -> None:
         _refuse_batch_norm(model)
         self.layout = layout_of(model, drawn=drawn)
@@ -97,6 +101,7 @@ class TorchRuntime:
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self._loss = loss
         self._chunk = chunk
+        self._channels_last = channels_last
         self._dtype = getattr(torch, precision)
         self._model = copy.deepcopy(model).to(self.device, self._dtype).eval()
         self._flat = torch.empty(self.layout.size, dtype=self._dtype, device=self.device)
@@ -138,7 +143,11 @@ class TorchRuntime:
 
     def _tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in batch)
-        return (inputs.to(self._dtype) if inputs.is_floating_point() else inputs), targets
+        if inputs.is_floating_point():
+            inputs = inputs.to(self._dtype)
+        if self._channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return inputs, targets
 
     def _mean_losses(self, point: NDArray[np.floating], inputs: Tensor, targets: Tensor, sizes: list[int]) -> Tensor:
         """Return the mean loss of each batch at one point, float64 [C]."""
@@ -163,7 +172,7 @@ class TorchRuntime:
 
 def _refuse_batch_norm(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:  # noqa: SLF001
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ModelError(
                 f"{name or 'the model'} is BatchNorm in training mode, which mixes the samples of a batch: "
                 "use GroupNorm, or freeze its statistics with .eval() on that layer"
