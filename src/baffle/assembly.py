@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_SMALL = 20_000
+"""Weights below which a model's operations are too short to share: threads would mostly wait for each other."""
+
+
 def assemble(experiment: Experiment) -> Simulation:
     """Return the simulated federation that `experiment` describes: data loaded and shared out, model built.
 
@@ -71,9 +75,10 @@ def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
 
     from baffle.runtimes.torch import TorchRuntime
 
-    if experiment.threads:
-        torch.set_num_threads(experiment.threads)
     model = _model(experiment, data, key)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if experiment.threads or weights < _SMALL:
+        torch.set_num_threads(experiment.threads or 1)
     own = ":" in experiment.model
     try:
         runtime = TorchRuntime(

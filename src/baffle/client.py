@@ -63,8 +63,9 @@ def answers(
     batches together. In float64 the reports are the same to the bit; in float32 the sums inside a batched layer may run
     in another order, and a slope may differ in its last digit.
     """
-    if plan.blocks[-1].stop > parameters.size:
-        raise ReportError(f"the plan displaces parameter {plan.blocks[-1].stop - 1} of a model of {parameters.size}")
+    last = max(block.stop for block in plan.blocks)
+    if last > parameters.size:
+        raise ReportError(f"the plan displaces parameter {last - 1} of a model of {parameters.size}")
     together: dict[int, list[Client]] = {}
     for client in clients:
         group = plan.group(client.number)

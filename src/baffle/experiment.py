@@ -93,7 +93,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = "float32"
     device: Annotated[str, About("model", "cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")] = "auto"
     threads: Annotated[
-        Whole, About("model", "processor threads of the model's operations; 0 leaves PyTorch's choice")
+        Whole,
+        About("model", "processor threads of the model's operations; 0 is one for small models, else PyTorch's choice"),
     ] = 0
     chunk: Annotated[Number, About("model", "most samples in one forward pass; bounds memory", "samples")] = 1024
 

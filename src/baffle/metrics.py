@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from baffle.errors import DataError
 from baffle.snapshots import write_atomically
 
 
@@ -19,11 +20,15 @@ class Metrics:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def resume(self, rounds: int) -> None:
-        """Read the file's rows up to round `rounds`; later ones, and a torn last line, are dropped from it."""
+        """Read the file's rows up to round `rounds`; later ones, and a torn last line, are dropped from it.
+
+        Raises:
+            DataError: a line in the middle is no row.
+        """
         if self.path is None or not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines[:-1] if line]
+        rows = [self._row(number, line) for number, line in enumerate(lines[:-1], 1)]
         self.rows = [row for row in rows if row["round"] <= rounds]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
 
@@ -33,6 +38,13 @@ class Metrics:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(self.rows[-1]) + "\n")
+
+    def _row(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+            return row | {"round": int(row["round"])}
+        except (ValueError, TypeError, KeyError):
+            raise DataError(f"{self.path}, line {number}: no row of a curve; the ledger is unharmed") from None
 
     @property
     def seconds(self) -> float:

@@ -19,7 +19,8 @@ def reconstruct(plan: Plan, sums: NDArray[np.int64], weight: int, size: int, ker
 
     with A the sums [G, H, K], W their weight, s the law's deviation. For H > 1 it is the mean of the local steps'
     estimates. Unbiased for the gradient of the smoothed loss; relative squared error about n_b/(K_b · G) a block.
-    Parameters outside every block get 0. Source: BAFFLE, eq. 4, with shared directions.
+    Parameters outside every block get 0. Source: BAFFLE (arXiv 2301.12195), with directions shared by
+    the clients of a group.
     """
     groups, steps, _ = plan.shape
     parts = {(group, step): sums[group, step] for group in range(groups) for step in range(steps)}

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
 from baffle import run as runs
-from baffle.errors import LedgerError, SettingsError
+from baffle.errors import SettingsError
 from baffle.kernels import Kernels
 from baffle.messages import Round
 from baffle.metrics import Metrics
@@ -56,12 +57,12 @@ class Session:
         """Return the first state of a new run.
 
         Raises:
-            LedgerError: the folder holds a run already.
+            SettingsError: the folder holds a run already.
         """
         state = self.header.start(self.given)
         if self.out is not None:
             if (self.out / runs.LEDGER).exists():
-                raise LedgerError(0, f"{self.out} holds a run already: resume it, or name another folder")
+                raise SettingsError("out", str(self.out), "holds a run already: resume it, or name another folder")
             write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
             self.run = runs.begin(self.out, self.header, self.given)
         self._measure(state, 0)
@@ -82,7 +83,7 @@ class Session:
         if resumed is None:
             return self.begin(settings)
         self.run, state = resumed
-        if self.run.header != self.header:
+        if self.run.header != self._expected(self.run.header):
             raise SettingsError("resume", str(self.out), "was begun with other settings, data or model")
         write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
         self.metrics.resume(state.round)
@@ -90,6 +91,12 @@ class Session:
         if self._due(state) and not any(row["round"] == state.round for row in self.metrics.rows):
             self._measure(state, 0)
         return state
+
+    def _expected(self, found: Header) -> Header:
+        """Return the header that a run like this one has; given first weights are those it was begun with."""
+        if not self.header.federation.layout.given:
+            return self.header
+        return msgspec.structs.replace(self.header, initial=found.initial)
 
     def record(self, record: Round) -> None:
         """Make a round count."""

@@ -196,9 +196,9 @@ def simulate(
     """Train `model` over `clients` in this process, and return what came of it.
 
     Args:
-        model: a PyTorch module, trained from the weights it has, with cross-entropy, in float32; or, for another loss,
-            device or precision, a `baffle.runtimes.torch.TorchRuntime`. It is not changed: `Result.tensors()` has the
-            trained weights.
+        model: a PyTorch module, trained from the weights it has (or, resumed, from those it was begun with), with
+            cross-entropy, in float32; or, for another loss, device or precision, a
+            `baffle.runtimes.torch.TorchRuntime`. It is not changed: `Result.tensors()` has the trained weights.
         clients: inputs [N, ...] and targets [N] of each.
         rounds: how many in all, ≥ 0.
         algorithm: what a round does; by default `Baffle()`.
@@ -209,9 +209,9 @@ def simulate(
         settings: `Simulation`'s further fields, such as seed, batch, participation, weight, evaluate_every.
 
     Raises:
-        SettingsError: an argument is out of its range.
+        SettingsError: an argument is out of its range; `out` holds a run already, or, with `resume`, another one.
         DataError, ModelError: data or model can't be used.
-        LedgerError: `out` holds a run already, or, with `resume`, one that does not verify.
+        LedgerError: with `resume`, the run in `out` does not verify.
         DivergenceError: training left the finite numbers; with `out`, every round before is kept.
     """
     unknown = settings.keys() - {name for name in Simulation.__dataclass_fields__ if name not in ("runtime", "shares")}

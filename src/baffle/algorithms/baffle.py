@@ -84,7 +84,8 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     def paper(cls, directions: int = 100) -> Baffle:
         """Return the paper's settings with K = `directions`, shared by all clients, and slopes of 16 bits.
 
-        Its code draws each client's directions apart, which the protocol it describes can't do; `groups` does that.
+        Its public code draws each client's directions apart and clips each client's estimate, which the protocol that
+        the paper describes can't do: integers of shared directions are summed. `groups` gives clients their own.
         """
         return cls(
             forwards=directions + 1,

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        print("\nbaffle: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\nbaffle: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 

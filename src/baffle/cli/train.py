@@ -13,6 +13,11 @@ from baffle.cli.show import Display, show_result
 from baffle.errors import SettingsError
 from baffle.experiment import Experiment, check, read, read_toml
 
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by its user; the text says how to go on."""
+
+
 _ONLY_WITH_RESUME = {"rounds"}
 
 
@@ -37,7 +42,12 @@ def _run(experiment: Experiment, out: Path, *, resume: bool) -> None:
     simulation = assemble(experiment)
     settings = msgspec.to_builtins(experiment) | {"out": str(out)}
     with Display(experiment, simulation.runtime.layout.size, len(simulation.shares), out) as display:
-        result = simulation.run(experiment.rounds, out=out, resume=resume, settings=settings, progress=display.update)
+        try:
+            result = simulation.run(
+                experiment.rounds, out=out, resume=resume, settings=settings, progress=display.update
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; go on with: baffle train --resume {out}") from None
     show_result(result, out)
 
 

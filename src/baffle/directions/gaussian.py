@@ -36,7 +36,7 @@ class Gaussian(msgspec.Struct, frozen=True, tag_field="law", tag="gaussian"):
 
     Zero mean; the covariance is the identity once divided by `deviation`; relative squared error of an estimate from K
     of them (n + 1)/K. Entry i is the table's value at the little-endian 16-bit word i of the direction's stream; the
-    largest is 4.32 standard deviations. Source: Stein's identity as in BAFFLE, eq. 3; docs/noise.md, section 4.
+    largest is 4.32 standard deviations. Source: Stein 1981 for the identity; docs/noise.md, section 4.
     """
 
     deviation: ClassVar[float] = math.sqrt(SUM_OF_SQUARES / 65536)

@@ -16,7 +16,7 @@ class CentralDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
 
         sₖ = (L(θ + σ zₖ) − L(θ − σ zₖ)) / 2σ
 
-    Bias O(σ²), exact for quadratics; 2K forwards. Source: Nesterov & Spokoiny 2017; BAFFLE, eq. 5.
+    Bias O(σ²), exact for quadratics; 2K forwards. Source: Nesterov & Spokoiny 2017.
     """
 
     scale: float = 1e-2

@@ -18,7 +18,7 @@ class CentredDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
 
     The common part of the curvature term σ zᵀHz/2 cancels, so σ may be orders of magnitude larger than a forward
     difference's; K/(K − 1) keeps the estimate unbiased. K forwards, K ≥ 2 a block. Probes whose loss is not finite are
-    left out of the mean. Source: a leave-one-out baseline, as in Salimans et al. 2017 and Kool et al. 2019.
+    left out of the mean. Source: the leave-one-out baseline of Kool et al. 2019.
     """
 
     scale: float = 1e-2

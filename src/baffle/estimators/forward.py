@@ -17,7 +17,7 @@ class ForwardDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
         sₖ = (L(θ + σ zₖ) − L(θ)) / σ
 
     Bias O(σ) a slope; under a symmetric law the estimate's own bias is O(σ²), but the curvature term σ zₖᵀHzₖ/2 stays
-    as noise. K + 1 forwards. Source: BAFFLE, eq. 5.
+    as noise. K + 1 forwards. Source: BAFFLE (arXiv 2301.12195), where it is the method's own choice.
     """
 
     scale: float = 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -33,7 +34,7 @@ def fastest() -> Kernels:
         return PlainKernels()
     from baffle.kernels.compiled import CompiledKernels
 
-    return CompiledKernels()
+    return CompiledKernels(threads=os.cpu_count() or 1)
 
 
 __all__ = ["Kernels", "PlainKernels", "fastest"]

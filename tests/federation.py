@@ -1,0 +1,158 @@
+"""A federation small enough to reason about: a two-layer network in NumPy, float64, 27 weights, made-up data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from baffle import Baffle, CentredDifference, Rademacher, Sgd, server
+from baffle.data.samples import Arrays
+from baffle.kernels import PlainKernels
+from baffle.parameters import Constant, Given, Layout, Tensor, Uniform
+from baffle.runtimes import Batch, Evaluation
+from baffle.server import Outcome, State
+from baffle.simulation import Share, Simulation
+
+FEATURES, HIDDEN, CLASSES = 4, 3, 3
+KERNELS = PlainKernels()
+
+
+def layout(*, given: bool = False) -> Layout:
+    start = Given() if given else Uniform(0.5)
+    return Layout(
+        (
+            Tensor("first.weight", (FEATURES, HIDDEN), start),
+            Tensor("first.bias", (HIDDEN,), Constant(0.0)),
+            Tensor("second.weight", (HIDDEN, CLASSES), Uniform(0.5)),
+            Tensor("second.bias", (CLASSES,), Constant(0.0)),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Network:
+    """softmax(tanh(x W₁ + b₁) W₂ + b₂) with cross-entropy; each batch by itself, so batching can't change a bit."""
+
+    layout: Layout = field(default_factory=layout)
+    precision: np.dtype = field(default_factory=lambda: np.dtype(np.float64))
+    given: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def logits(self, point: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        tensors = self.layout.unflatten(np.asarray(point, np.float64))
+        hidden = np.tanh(inputs @ tensors["first.weight"] + tensors["first.bias"])
+        return hidden @ tensors["second.weight"] + tensors["second.bias"]
+
+    def loss(self, point: np.ndarray, batch: Batch) -> float:
+        inputs, targets = batch
+        logits = self.logits(point, inputs)
+        top = logits.max(1, keepdims=True)
+        norms = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
+        return float((norms - logits[np.arange(len(targets)), targets]).mean())
+
+    def losses(self, points: Iterable[np.ndarray], batches: Sequence[Batch]) -> np.ndarray:
+        return np.array([[self.loss(point, batch) for batch in batches] for point in points])
+
+    def evaluate(self, parameters: np.ndarray, batches: Iterable[Batch]) -> Evaluation:
+        total, correct, samples = 0.0, 0, 0
+        for inputs, targets in batches:
+            total += self.loss(parameters, (inputs, targets)) * len(targets)
+            correct += int((self.logits(parameters, inputs).argmax(1) == targets).sum())
+            samples += len(targets)
+        return Evaluation(total / samples, correct / samples)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A runtime that shows what it is asked, and may spoil what it answers."""
+
+    inner: Network
+    spoil: Callable[[np.ndarray], np.ndarray] = np.copy
+    seen: list[tuple[list[np.ndarray], list[Batch]]] = field(default_factory=list)
+
+    @property
+    def layout(self) -> Layout:
+        return self.inner.layout
+
+    @property
+    def given(self) -> dict[str, np.ndarray]:
+        return self.inner.given
+
+    @property
+    def precision(self) -> np.dtype:
+        return self.inner.precision
+
+    def losses(self, points: Iterable[np.ndarray], batches: Sequence[Batch]) -> np.ndarray:
+        kept = [point.copy() for point in points]
+        self.seen.append((kept, list(batches)))
+        return self.spoil(self.inner.losses(kept, batches))
+
+    def evaluate(self, parameters: np.ndarray, batches: Iterable[Batch]) -> Evaluation:
+        return self.inner.evaluate(parameters, batches)
+
+
+def samples(count: int, seed: int) -> Arrays:
+    """Return samples whose class is the largest of three of their features, hence learnable."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(count, FEATURES))
+    return Arrays(f"samples {seed}", inputs, inputs[:, :CLASSES].argmax(1))
+
+
+def share(count: int, seed: int) -> Share:
+    return Share(samples(count, seed), np.arange(count))
+
+
+METHOD = Baffle(
+    forwards=8,
+    estimator=CentredDifference(scale=1e-2),
+    law=Rademacher(),
+    optimizer=Sgd(rate=0.05, momentum=0.5),
+    clip=0.0,
+)
+
+
+def simulation(
+    method: Baffle = METHOD, sizes: Sequence[int] = (12, 12, 12), *, runtime: object = None, **settings: object
+) -> Simulation:
+    defaults: dict[str, object] = {
+        "batch": 5,
+        "seed": 1,
+        "test": samples(20, 99),
+        "evaluate_every": 2,
+        "snapshot_every": 3,
+        "kernels": KERNELS,
+    }
+    return Simulation(
+        runtime=runtime or Network(),
+        shares=[share(size, number) for number, size in enumerate(sizes)],
+        algorithm=method,
+        **(defaults | settings),
+    )
+
+
+@dataclass(frozen=True)
+class Played:
+    """One round, with all that led to it."""
+
+    simulation: Simulation
+    state: State
+    plan: server.Plan
+    reports: list[bytes]
+
+    def advance(self, reports: Iterable[bytes] | None = None) -> Outcome:
+        given = self.reports if reports is None else reports
+        return server.advance(self.simulation.algorithm, self.state, self.plan, given, self.simulation.kernels)
+
+
+def play(made: Simulation, state: State | None = None) -> Played:
+    """Return the next round of a simulation, answered and not yet advanced."""
+    header = made.header()
+    state = state or header.start(made.runtime.given)
+    plan = server.plan(made.algorithm, header.federation, state)
+    return Played(made, state, plan, made.engine().gather(plan, state.parameters))
+
+
+def ledger_bytes(folder: Path) -> bytes:
+    return (folder / "ledger").read_bytes()

@@ -1,0 +1,344 @@
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baffle.directions import Gaussian, Rademacher
+from baffle.errors import ReportError, SettingsError
+from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
+from baffle.mechanisms import MISSING
+from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, decode, encode, report_size
+
+LARGEST = 2**63 - 1
+
+PLAN_BYTES = (
+    "9e 01 03 01"  # 14 fields: protocol, round, attempt
+    "c420 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"  # key
+    "93 00 02 05  02 02 01"  # cohort, quorum, groups, steps
+    "cb3fb999999999999a 20 64 08"  # rate, batch, most samples, bits
+    "82 a9657374696d61746f72 a763656e74726564 a57363616c65 cb3f847ae147ae147b"  # estimator: centred, scale: 0.01
+    "92 95 00 05 03 cb4030000000000000 81 a36c6177 aa726164656d6163686572"  # block: start, stop, budget, 16.0, law
+    "   95 05 0c 04 cb4000000000000000 81 a36c6177 a8676175737369616e"
+)
+REPORT_BYTES = "96 01 03 01 05 32 c407 01 ff 7f 81 00 80 40"  # client 5, 50 samples; 80 is a missing slope
+AGGREGATE_BYTES = "93 cc96 0a c412 01f83f000000000000b504000000000000000000"[:-4]
+INTEGERS = [[1, -1, 127, -127, 0, MISSING, 64]]
+SUMS = [[[1, -2, 3, 0, 0, 0, -300]], [[0, 0, 0, 0, 0, 0, 0]]]
+
+
+@pytest.fixture(scope="session")
+def plan(make_plan):
+    return make_plan()
+
+
+@pytest.fixture(scope="session")
+def messages(plan):
+    return {
+        Plan: plan,
+        Report: Report.of(plan, 5, 50, np.array(INTEGERS)),
+        Aggregate: Aggregate.of(150, np.array(SUMS)),
+    }
+
+
+GOLDEN = {Plan: PLAN_BYTES, Report: REPORT_BYTES, Aggregate: AGGREGATE_BYTES}
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_wire_bytes_stay(kind, messages):
+    data = bytes.fromhex(GOLDEN[kind])
+    assert encode(messages[kind]).hex() == data.hex()
+    assert decode(data, kind) == messages[kind]
+
+
+def test_integers_come_out_of_the_wire_as_they_went_in(plan):
+    report = decode(bytes.fromhex(REPORT_BYTES), Report)
+    assert (report.client, report.samples) == (5, 50)
+    assert report.integers(plan).tolist() == INTEGERS
+    aggregate = decode(bytes.fromhex(AGGREGATE_BYTES), Aggregate)
+    assert (aggregate.weight, aggregate.bits) == (150, 10)
+    assert aggregate.integers(plan).tolist() == SUMS
+
+
+def test_a_ledgers_record_comes_back_as_it_was(messages):
+    left_out = ((7, "no answer"), (None, "not a report: €"))
+    closed = Round(messages[Plan], (0, 5), (40, 41), left_out, messages[Aggregate], "ab" * 32)
+    retried = Round(messages[Plan], (), (), left_out, None, None)
+    for record in (closed, retried):
+        assert decode(encode(record), Round) == record
+
+
+@st.composite
+def plans(draw):
+    budgets = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
+    blocks = tuple(
+        BlockPlan(9 * i, 9 * i + 9, budget, draw(st.floats(1e-9, 1e9)), draw(st.sampled_from([Rademacher(), Gaussian()])))
+        for i, budget in enumerate(budgets)
+    )
+    kind = draw(st.sampled_from([ForwardDifference, CentralDifference, CentredDifference]))
+    count = st.integers(0, LARGEST)
+    return Plan(
+        protocol=PROTOCOL,
+        round=draw(count),
+        attempt=draw(count),
+        key=draw(st.binary(min_size=32, max_size=32)),
+        cohort=tuple(sorted(draw(st.sets(count, min_size=1, max_size=5)))),
+        quorum=1,
+        groups=draw(st.integers(1, 5)),
+        steps=draw(st.integers(1, 3)),
+        rate=draw(st.floats(1e-9, 1e9)),
+        batch=draw(st.integers(1, LARGEST)),
+        most_samples=draw(st.integers(1, LARGEST)),
+        bits=draw(st.integers(2, 32)),
+        estimator=kind(draw(st.floats(1e-9, 1e9))),
+        blocks=blocks,
+    )
+
+
+@given(plans(), st.data())
+def test_plans_reports_and_aggregates_round_trip(plan, data):
+    assert decode(encode(plan), Plan) == plan
+    levels = 2 ** (plan.bits - 1) - 1
+    generator = np.random.default_rng(data.draw(st.integers(0, 99)))
+    integers = generator.integers(-levels, levels, (plan.steps, plan.directions), endpoint=True)
+    integers = np.where(generator.random(integers.shape) < 0.2, MISSING, integers)
+    integers[0, 0] = levels
+    client, samples = data.draw(st.sampled_from(plan.cohort)), data.draw(st.integers(1, plan.most_samples))
+    report = decode(encode(Report.of(plan, client, samples, integers)), Report)
+    assert (report.client, report.samples) == (client, samples)
+    assert np.array_equal(report.integers(plan), integers)
+    sums = generator.integers(-LARGEST, LARGEST, plan.shape) >> data.draw(st.integers(0, 63))
+    aggregate = decode(encode(Aggregate.of(samples, sums)), Aggregate)
+    assert aggregate.weight == samples
+    assert np.array_equal(aggregate.integers(plan), sums)
+
+
+@given(plans(), st.data())
+def test_a_report_is_its_integers_and_at_most_64_bytes(plan, data):
+    integers = np.zeros((plan.steps, plan.directions), np.int64)
+    size = len(encode(Report.of(plan, plan.cohort[-1], data.draw(st.integers(1, LARGEST)), integers)))
+    payload = math.ceil(plan.steps * plan.directions * plan.bits / 8)
+    assert report_size(plan) == payload
+    assert size - payload <= 64
+
+
+@pytest.mark.parametrize("budget", [1, 256, 70_000])
+@pytest.mark.parametrize("bits", [2, 32])
+def test_even_the_largest_fields_leave_the_envelope_below_64_bytes(make_plan, budget, bits):
+    block = BlockPlan(0, 1, budget, 1.0, Rademacher())
+    plan = make_plan(round=LARGEST, attempt=LARGEST, blocks=(block,), bits=bits)
+    report = Report.of(plan, LARGEST, LARGEST, np.zeros((1, budget), np.int64))
+    assert len(encode(report)) - math.ceil(budget * bits / 8) <= 64
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"), [(0, 2), (1, 2), (2, 3), (3, 3), (127, 8), (128, 9), (2**31, 33), (LARGEST, 64)]
+)
+def test_sums_travel_in_as_few_bits_as_hold_them(largest, bits):
+    sums = np.array([[[largest, -largest, 0]]])
+    aggregate = Aggregate.of(1, sums)
+    assert aggregate.bits == bits
+    assert len(aggregate.sums) == math.ceil(3 * bits / 8)
+
+
+def test_a_plans_sums_by_hand(make_plan):
+    plan = make_plan(steps=4, estimator=ForwardDifference())
+    assert plan.shape == (2, 4, 7)
+    assert plan.bounds.tolist() == [16.0, 16.0, 16.0, 2.0, 2.0, 2.0, 2.0]
+    assert plan.forwards == 4 * (7 + 1)
+    assert make_plan(estimator=CentralDifference()).forwards == 14
+    assert make_plan().forwards == 7
+    assert [plan.group(client) for client in (0, 2, 5)] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("client", [1, 3, 6])
+def test_who_was_not_asked_has_no_group(plan, client):
+    with pytest.raises(ReportError, match=f"^client {client} is not in the cohort of round 3$"):
+        plan.group(client)
+
+
+def changed(plan, place, value):
+    """Return the plan's bytes with another value at a place (a path of positions)."""
+    raw = msgspec.msgpack.decode(encode(plan))
+    inner = raw
+    for position in place[:-1]:
+        inner = inner[position]
+    inner[place[-1]] = value
+    return msgspec.msgpack.encode(raw)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((0,), 0),
+        ((0,), 2),
+        ((1,), -1),
+        ((1,), 2**63),
+        ((1,), 1.0),
+        ((3,), bytes(31)),
+        ((3,), bytes(33)),
+        ((4,), []),
+        ((4,), [2, 0]),
+        ((4,), [2, 2]),
+        ((4,), [-1, 2]),
+        ((5,), 0),
+        ((6,), 0),
+        ((7,), 0),
+        ((8,), 0.0),
+        ((8,), math.nan),
+        ((8,), math.inf),
+        ((10,), 0),
+        ((11,), 1),
+        ((11,), 33),
+        ((12,), {"estimator": "centred", "scale": 0.0}),
+        ((12,), {"estimator": "forward", "scale": math.inf}),
+        ((12,), {"estimator": "sideways"}),
+        ((12,), {}),
+        ((13,), []),
+        ((13, 0, 0), 5),
+        ((13, 0, 0), -1),
+        ((13, 0, 2), 0),
+        ((13, 0, 3), 0.0),
+        ((13, 0, 3), -1.0),
+        ((13, 0, 3), math.nan),
+        ((13, 0, 3), math.inf),
+        ((13, 0, 4), {"law": "cauchy"}),
+        ((13, 0, 4), "gaussian"),
+    ],
+    ids=str,
+)
+def test_a_plan_out_of_range_is_refused(plan, place, value):
+    with pytest.raises(ReportError):
+        decode(changed(plan, place, value), Plan)
+
+
+@pytest.mark.parametrize("other", [0, 2, 2**64 - 1])
+def test_another_protocol_is_refused_with_both_numbers(plan, other):
+    with pytest.raises(ReportError, match=f"protocol {other} where 1 is spoken"):
+        decode(changed(plan, (0,), other), Plan)
+    report = msgspec.structs.replace(decode(bytes.fromhex(REPORT_BYTES), Report), protocol=other)
+    with pytest.raises(ReportError, match=f"protocol {other}, round 3, attempt 1 where 1, 3, 1 were asked"):
+        decode(encode(report), Report).integers(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"round": 2}, "protocol 1, round 2, attempt 1 where 1, 3, 1 were asked"),
+        ({"attempt": 0}, "protocol 1, round 3, attempt 0 where 1, 3, 1 were asked"),
+        ({"samples": 101}, "101 samples where at most 100 are admitted"),
+        ({"slopes": bytes(6)}, "6 bytes of slopes where 7 were due"),
+        ({"slopes": bytes(8)}, "8 bytes of slopes where 7 were due"),
+        ({"slopes": b"\x80" * 7}, "no probe had a finite loss"),
+    ],
+)
+def test_a_report_that_does_not_fit_is_refused_with_its_reason(plan, messages, changes, reason):
+    with pytest.raises(ReportError, match=f"^{reason}$"):
+        msgspec.structs.replace(messages[Report], **changes).integers(plan)
+
+
+@pytest.mark.parametrize(("samples", "fits"), [(0, False), (1, True), (LARGEST, True), (2**63, False)])
+def test_a_reports_sample_count_is_in_range(messages, samples, fits):
+    data = encode(msgspec.structs.replace(messages[Report], samples=samples))
+    if fits:
+        assert decode(data, Report).samples == samples
+        return
+    with pytest.raises(ReportError, match="not a report"):
+        decode(data, Report)
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+@given(data=st.data())
+@settings(max_examples=300)
+def test_damaged_bytes_are_a_message_or_a_report_error(kind, data):
+    damaged = bytearray.fromhex(GOLDEN[kind])
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(damaged)))
+        stop = min(len(damaged), start + data.draw(st.integers(0, 2)))
+        damaged[start:stop] = data.draw(st.binary(max_size=3))
+    never_another_error(bytes(damaged), kind)
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+@given(garbage=st.binary(max_size=60))
+def test_garbage_is_a_report_error(kind, garbage):
+    never_another_error(garbage, kind)
+
+
+def never_another_error(data, kind):
+    plan = decode(bytes.fromhex(PLAN_BYTES), Plan)
+    try:
+        message = decode(data, kind)
+        if kind is not Plan:
+            message.integers(plan)
+    except ReportError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_every_truncation_is_refused(kind):
+    data = bytes.fromhex(GOLDEN[kind])
+    for length in range(len(data)):
+        with pytest.raises(ReportError, match=f"not a {kind.__name__.lower()}"):
+            decode(data[:length], kind)
+
+
+@pytest.mark.parametrize(("kind", "other"), [(Plan, Report), (Report, Plan), (Aggregate, Report), (Aggregate, Plan)])
+def test_one_message_is_not_another(kind, other):
+    with pytest.raises(ReportError):
+        decode(bytes.fromhex(GOLDEN[kind]), other)
+
+
+@pytest.mark.parametrize("name", ["law", "estimator", "centred", "gaussian", "rademacher"])
+def test_a_text_that_is_no_utf8_is_a_report_error(name):
+    data = bytes.fromhex(PLAN_BYTES)
+    assert name.encode() in data
+    with pytest.raises(ReportError):
+        decode(data.replace(name.encode(), b"\xff" * len(name)), Plan)
+
+
+@pytest.mark.parametrize("filler", [b"\x91", b"\x81\x01"], ids=["arrays", "maps"])
+def test_nesting_too_deep_to_read_is_a_report_error(filler):
+    whole = bytes.fromhex(REPORT_BYTES)
+    data = b"\x97" + whole[1:] + filler * 10_000 + b"\x01"
+    with pytest.raises(ReportError):
+        decode(data, Report)
+
+
+def reach_of(plan):
+    """Return the largest magnitude that a sum of reconstruction can have."""
+    budget_times_peak = max(block.budget * (17715 if block.law == Gaussian() else 1) for block in plan.blocks)
+    return budget_times_peak * plan.steps * len(plan.cohort) * plan.most_samples * (2 ** (plan.bits - 1) - 1)
+
+
+def one_block(make_plan, budget, **changes):
+    block = BlockPlan(0, 5, budget, 1.0, Rademacher())
+    return make_plan(**({"blocks": (block,), "cohort": (0,), "bits": 2} | changes))
+
+
+def test_sums_may_reach_int64s_end_and_no_further(make_plan):
+    assert 7 * 1317624576693539401 == 2**63 - 1
+    one_block(make_plan, 7, most_samples=1317624576693539401).refuse_overflow()
+    one_block(make_plan, 1, most_samples=2**63 - 1).refuse_overflow()
+    for budget, samples in ((2, 2**62), (1 << 20, 2**43), (7, 1317624576693539402)):
+        with pytest.raises(SettingsError, match=r"^bits = 2: sums could reach 2\^63\.0 and must stay below 2\^63; use"):
+            one_block(make_plan, budget, most_samples=samples).refuse_overflow()
+
+
+@given(
+    bits=st.integers(2, 32),
+    budgets=st.lists(st.tuples(st.integers(1, 10**6), st.sampled_from([Gaussian(), Rademacher()])), min_size=1),
+    steps=st.integers(1, 50),
+    cohort=st.integers(1, 100),
+)
+def test_a_plan_is_refused_exactly_from_2_to_the_63_on(make_plan, bits, budgets, steps, cohort):
+    blocks = tuple(BlockPlan(i, i + 1, budget, 1.0, law) for i, (budget, law) in enumerate(budgets))
+    fields = {"blocks": blocks, "bits": bits, "steps": steps, "cohort": tuple(range(cohort))}
+    most = LARGEST // reach_of(make_plan(**fields, most_samples=1))
+    if most:
+        make_plan(**fields, most_samples=most).refuse_overflow()
+    with pytest.raises(SettingsError) as caught:
+        make_plan(**fields, most_samples=most + 1).refuse_overflow()
+    assert (caught.value.field, caught.value.value) == ("bits", bits)
