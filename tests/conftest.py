@@ -49,7 +49,7 @@ def key_at() -> Callable[[str], Key]:
 
 @pytest.fixture(scope="session")
 def make_plan() -> Callable[..., Plan]:
-    """Returns a function that makes a plan: two blocks, both laws, three clients in two groups, unless told otherwise."""
+    """Returns a function that makes a plan; by default of two blocks, both laws, three clients and two groups."""
 
     def make(**changes: object) -> Plan:
         fields: dict[str, object] = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,3 +159,11 @@ def play(made: Simulation, state: State | None = None) -> Played:
 
 def ledger_bytes(folder: Path) -> bytes:
     return (folder / "ledger").read_bytes()
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """Give a folder in memory where there is one, for tests that write thousands of small files."""
+    shared = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
+        yield Path(folder)

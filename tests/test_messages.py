@@ -1,4 +1,5 @@
 import math
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ PLAN_BYTES = (
     "   95 05 0c 04 cb4000000000000000 81 a36c6177 a8676175737369616e"
 )
 REPORT_BYTES = "96 01 03 01 05 32 c407 01 ff 7f 81 00 80 40"  # client 5, 50 samples; 80 is a missing slope
-AGGREGATE_BYTES = "93 cc96 0a c412 01f83f000000000000b504000000000000000000"[:-4]
+AGGREGATE_BYTES = "93 cc96 0a c412 01f83f00000000402d000000000000000000"  # weight 150, 10 bits a sum
 INTEGERS = [[1, -1, 127, -127, 0, MISSING, 64]]
 SUMS = [[[1, -2, 3, 0, 0, 0, -300]], [[0, 0, 0, 0, 0, 0, 0]]]
 
@@ -74,7 +75,9 @@ def test_a_ledgers_record_comes_back_as_it_was(messages):
 def plans(draw):
     budgets = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
     blocks = tuple(
-        BlockPlan(9 * i, 9 * i + 9, budget, draw(st.floats(1e-9, 1e9)), draw(st.sampled_from([Rademacher(), Gaussian()])))
+        BlockPlan(
+            9 * i, 9 * i + 9, budget, draw(st.floats(1e-9, 1e9)), draw(st.sampled_from([Rademacher(), Gaussian()]))
+        )
         for i, budget in enumerate(budgets)
     )
     kind = draw(st.sampled_from([ForwardDifference, CentralDifference, CentredDifference]))
@@ -269,12 +272,10 @@ def test_garbage_is_a_report_error(kind, garbage):
 
 def never_another_error(data, kind):
     plan = decode(bytes.fromhex(PLAN_BYTES), Plan)
-    try:
+    with suppress(ReportError):  # any other exception fails the test
         message = decode(data, kind)
         if kind is not Plan:
-            message.integers(plan)
-    except ReportError as error:
-        assert str(error)
+            assert message.integers(plan).dtype == np.int64
 
 
 @pytest.mark.parametrize("kind", GOLDEN)
@@ -308,9 +309,13 @@ def test_nesting_too_deep_to_read_is_a_report_error(filler):
 
 
 def reach_of(plan):
-    """Return the largest magnitude that a sum of reconstruction can have."""
+    """Return the largest magnitude that a sum of reconstruction can have, and what rounding may add to it.
+
+    A sum that stands in for a missing probe is rounded to a whole number, by less than 1.
+    """
     budget_times_peak = max(block.budget * (17715 if block.law == Gaussian() else 1) for block in plan.blocks)
-    return budget_times_peak * plan.steps * len(plan.cohort) * plan.most_samples * (2 ** (plan.bits - 1) - 1)
+    rounding = budget_times_peak * plan.steps
+    return rounding * len(plan.cohort) * plan.most_samples * (2 ** (plan.bits - 1) - 1), rounding
 
 
 def one_block(make_plan, budget, **changes):
@@ -320,9 +325,9 @@ def one_block(make_plan, budget, **changes):
 
 def test_sums_may_reach_int64s_end_and_no_further(make_plan):
     assert 7 * 1317624576693539401 == 2**63 - 1
-    one_block(make_plan, 7, most_samples=1317624576693539401).refuse_overflow()
-    one_block(make_plan, 1, most_samples=2**63 - 1).refuse_overflow()
-    for budget, samples in ((2, 2**62), (1 << 20, 2**43), (7, 1317624576693539402)):
+    one_block(make_plan, 7, most_samples=1317624576693539400).refuse_overflow()
+    one_block(make_plan, 1, most_samples=2**63 - 2).refuse_overflow()
+    for budget, samples in ((2, 2**62 - 1), (1 << 20, 2**43), (7, 1317624576693539401)):
         with pytest.raises(SettingsError, match=r"^bits = 2: sums could reach 2\^63\.0 and must stay below 2\^63; use"):
             one_block(make_plan, budget, most_samples=samples).refuse_overflow()
 
@@ -336,9 +341,10 @@ def test_sums_may_reach_int64s_end_and_no_further(make_plan):
 def test_a_plan_is_refused_exactly_from_2_to_the_63_on(make_plan, bits, budgets, steps, cohort):
     blocks = tuple(BlockPlan(i, i + 1, budget, 1.0, law) for i, (budget, law) in enumerate(budgets))
     fields = {"blocks": blocks, "bits": bits, "steps": steps, "cohort": tuple(range(cohort))}
-    most = LARGEST // reach_of(make_plan(**fields, most_samples=1))
-    if most:
+    reach, rounding = reach_of(make_plan(**fields, most_samples=1))
+    most = (LARGEST - rounding) // reach
+    if most > 0:
         make_plan(**fields, most_samples=most).refuse_overflow()
     with pytest.raises(SettingsError) as caught:
-        make_plan(**fields, most_samples=most + 1).refuse_overflow()
+        make_plan(**fields, most_samples=max(most, 0) + 1).refuse_overflow()
     assert (caught.value.field, caught.value.value) == ("bits", bits)

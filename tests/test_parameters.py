@@ -54,7 +54,7 @@ def test_flatten_undoes_unflatten(shapes):
     layout = layout_of(shapes)
     vector = np.arange(layout.size, dtype=np.float32)
     assert np.array_equal(layout.flatten(layout.unflatten(vector)), vector)
-    assert [name for name in layout.unflatten(vector)] == [tensor.name for tensor in layout.tensors]
+    assert list(layout.unflatten(vector)) == [tensor.name for tensor in layout.tensors]
 
 
 def test_flatten_rounds_to_float32_and_ignores_what_it_does_not_know():

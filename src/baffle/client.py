@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle.aggregators import weighted_mean
-from baffle.errors import ReportError
 from baffle.kernels import Kernels
 from baffle.keys import Key
 from baffle.mechanisms import clip
@@ -63,9 +62,7 @@ def answers(
     batches together. In float64 the reports are the same to the bit; in float32 the sums inside a batched layer may run
     in another order, and a slope may differ in its last digit.
     """
-    last = max(block.stop for block in plan.blocks)
-    if last > parameters.size:
-        raise ReportError(f"the plan displaces parameter {last - 1} of a model of {parameters.size}")
+    plan.refuse_other_model(parameters.size)
     together: dict[int, list[Client]] = {}
     for client in clients:
         group = plan.group(client.number)

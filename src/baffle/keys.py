@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,15 +41,18 @@ class Key:
         Raises:
             SettingsError: the seed is out of range.
         """
-        if not 0 <= seed < 1 << 64:
-            raise SettingsError("seed", seed, "must be between 0 and 2**64 - 1")
-        return cls(hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=BYTES, person=b"baffle-root-v1").digest())
+        data = _eight_bytes("seed", seed)
+        return cls(hashlib.blake2b(data, digest_size=BYTES, person=b"baffle-root-v1").digest())
 
     def fold(self, *path: int | str) -> Key:
-        """Return the key at `path` below this one; integers are 0 ≤ i < 2⁶⁴."""
+        """Return the key at `path` below this one.
+
+        Raises:
+            SettingsError: an integer is not 0 ≤ i < 2⁶⁴.
+        """
         secret = self.secret
         for name in path:
-            data = b"i" + name.to_bytes(8, "little") if isinstance(name, int) else b"s" + name.encode()
+            data = b"s" + name.encode() if isinstance(name, str) else b"i" + _eight_bytes("key path", name)
             secret = hashlib.blake2b(data, digest_size=BYTES, key=secret, person=b"baffle-key-v1").digest()
         return Key(secret)
 
@@ -62,3 +66,9 @@ class Key:
         Its streams are NumPy's and may change with NumPy's version; nothing that two machines must agree on uses it.
         """
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(int.from_bytes(self.secret, "little"))))
+
+
+def _eight_bytes(field: str, number: int) -> bytes:
+    if not 0 <= number < 1 << 64:
+        raise SettingsError(field, number, "must be between 0 and 2**64 - 1")
+    return operator.index(number).to_bytes(8, "little")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from itertools import pairwise
 from typing import Annotated, TypeAlias, TypeVar
@@ -22,13 +23,16 @@ from baffle.packing import pack, packed_size, unpack
 PROTOCOL = 1
 """Version of every message below; another one is refused."""
 
+MOST_SLOPES = 1 << 28
+"""Most slopes of a round over all groups: a bound on what a plan can make anybody allocate."""
+
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Number: TypeAlias = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
-Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Message = TypeVar("Message", bound=msgspec.Struct)
 
 
-class BlockPlan(msgspec.Struct, frozen=True, array_like=True):
+class BlockPlan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A block's part of a round."""
 
     start: Count
@@ -43,7 +47,7 @@ class BlockPlan(msgspec.Struct, frozen=True, array_like=True):
     """What its directions are drawn from."""
 
 
-class Plan(msgspec.Struct, frozen=True, array_like=True):
+class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the server asks of a round's cohort."""
 
     protocol: int
@@ -75,10 +79,14 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     def __post_init__(self) -> None:
         if self.protocol != PROTOCOL:
             raise ReportError(f"protocol {self.protocol} where {PROTOCOL} is spoken")
-        if any(b.stop <= b.start for b in self.blocks):
-            raise ReportError("a block of the plan is empty")
+        edges = [edge for block in self.blocks for edge in (block.start, block.stop)]
+        if any(block.stop <= block.start for block in self.blocks) or edges != sorted(edges):
+            raise ReportError("the plan's blocks are empty, overlap, or are not in ascending order")
         if any(a >= b for a, b in pairwise(self.cohort)):
             raise ReportError("the cohort is not in ascending order")
+        slopes = self.groups * self.steps * self.directions
+        if slopes > MOST_SLOPES:
+            raise ReportError(f"{slopes} slopes a round are more than {MOST_SLOPES}")
 
     @property
     def directions(self) -> int:
@@ -120,11 +128,18 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         """Return the key of a block's directions (docs/noise.md, section 6)."""
         return Key(self.key).fold(group, step, block)
 
+    def refuse_other_model(self, size: int) -> None:
+        """Raise ReportError if this plan displaces more than `size` parameters."""
+        last = self.blocks[-1].stop
+        if last > size:
+            raise ReportError(f"the plan displaces parameter {last - 1} of a model of {size}")
+
     def refuse_overflow(self) -> None:
         """Raise SettingsError if integer reconstruction could leave int64: Σ |q| · w · |z| must stay below 2⁶³."""
         weight = len(self.cohort) * self.most_samples
         peak = max(block.budget * block.law.peak for block in self.blocks)
-        reach = self.steps * peak * weight * self.quantiser.levels
+        rounding = self.steps * peak  # what standing in for a missing probe may add to each sum
+        reach = self.steps * peak * weight * self.quantiser.levels + rounding
         if reach >= 1 << 63:
             raise SettingsError(
                 "bits",
@@ -134,7 +149,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
             )
 
 
-class Report(msgspec.Struct, frozen=True, array_like=True):
+class Report(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A client's answer: H · K integers and its sample count."""
 
     protocol: int
@@ -171,7 +186,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
         return integers
 
 
-class Aggregate(msgspec.Struct, frozen=True, array_like=True):
+class Aggregate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The sum of a round's reports: all that reconstruction needs."""
 
     weight: Number
@@ -183,7 +198,7 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, weight: int, sums: NDArray[np.int64]) -> Aggregate:
-        """Return the message that carries `sums` [G, H, K] in as few bits as hold them."""
+        """Return the message that carries `sums` [G, H, K] in as few bits as hold their magnitudes and a sign."""
         bits = max(2, int(np.abs(sums).max()).bit_length() + 1)
         return cls(weight, bits, pack(sums.ravel(), bits))
 
@@ -196,7 +211,7 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True):
         return unpack(self.sums, math.prod(plan.shape), self.bits).reshape(plan.shape)
 
 
-class Round(msgspec.Struct, frozen=True, array_like=True):
+class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A ledger's record of one attempt at a round."""
 
     plan: Plan
@@ -227,7 +242,7 @@ def decode(data: bytes, kind: type[Message]) -> Message:
         return msgspec.msgpack.decode(data, type=kind)
     except ReportError:
         raise
-    except (msgspec.DecodeError, SettingsError) as error:
+    except (msgspec.DecodeError, SettingsError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"not a {kind.__name__.lower()}: {error}") from None
 
 

@@ -27,7 +27,7 @@ class Metrics:
         """
         if self.path is None or not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").split("\n")
+        lines = self.path.read_bytes().split(b"\n")
         rows = [self._row(number, line) for number, line in enumerate(lines[:-1], 1)]
         self.rows = [row for row in rows if row["round"] <= rounds]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
@@ -39,7 +39,7 @@ class Metrics:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(self.rows[-1]) + "\n")
 
-    def _row(self, number: int, line: str) -> dict[str, Any]:
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             row = json.loads(line)
             return row | {"round": int(row["round"])}

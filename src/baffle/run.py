@@ -91,7 +91,12 @@ def begin(folder: Path, header: Header, given: Mapping[str, NDArray[np.generic]]
     return run
 
 
-def resume(folder: Path, kernels: Kernels, watch: Callable[[Round], None]) -> tuple[Run, State] | None:
+def resume(
+    folder: Path,
+    kernels: Kernels,
+    watch: Callable[[Round], None],
+    accept: Callable[[Header], None] = lambda _: None,
+) -> tuple[Run, State] | None:
     """Return a run that was interrupted and its state: the newest good snapshot and the records after it.
 
     A torn tail is cut off with a warning. None if the run was interrupted before its header was on disk.
@@ -100,6 +105,7 @@ def resume(folder: Path, kernels: Kernels, watch: Callable[[Round], None]) -> tu
         folder: the run's.
         kernels: for reconstruction.
         watch: is shown every record of the ledger, in order.
+        accept: is shown the header before anything is changed, and raises if it is of another run.
 
     Raises:
         LedgerError: a record does not verify.
@@ -110,6 +116,7 @@ def resume(folder: Path, kernels: Kernels, watch: Callable[[Round], None]) -> tu
     if header is None:
         (folder / LEDGER).unlink()
         return None
+    accept(header)
     snapshot = _newest(folder, header)
     state = snapshot[0] if snapshot else header.start(_given(folder, header))
     found = snapshot is None or snapshot[1] == reader.head
@@ -124,7 +131,7 @@ def resume(folder: Path, kernels: Kernels, watch: Callable[[Round], None]) -> tu
         log.warning("the newest snapshot belongs to no record of this ledger; the ledger is replayed from its start")
         for path in snapshots(folder / SNAPSHOTS):
             path.unlink()
-        return resume(folder, kernels, lambda _: None)
+        return resume(folder, kernels, lambda _: None, accept)
     return Run(folder, header, Ledger.reopen(reader)), state
 
 
@@ -185,9 +192,12 @@ def _records(reader: Reader) -> Iterator[Any]:
     kind: type[Header] | type[Round] = Header
     for payload in reader:
         try:
-            yield decode(payload, kind)
+            record = decode(payload, kind)
         except BaffleError as error:
             raise LedgerError(reader.records - 1, str(error)) from None
+        if isinstance(record, Header) and record.noise != bits.VERSION:
+            raise LedgerError(0, f"its noise is of version {record.noise}; {bits.VERSION} is known here")
+        yield record
         kind = Round
 
 

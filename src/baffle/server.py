@@ -186,8 +186,9 @@ def apply(method: Method, state: State, plan: Plan, aggregate: Aggregate, kernel
 
     Raises:
         DivergenceError: θ would leave the finite numbers.
-        ReportError: the aggregate does not fit the plan.
+        ReportError: the aggregate does not fit the plan, or the plan the model.
     """
+    plan.refuse_other_model(state.parameters.size)
     sums = aggregate.integers(plan)
     with np.errstate(over="ignore", invalid="ignore"):  # caught below, in words
         gradient = reconstruct(plan, sums, aggregate.weight, state.parameters.size, kernels)
@@ -211,18 +212,21 @@ class _Answer:
 
 
 def _sort(plan: Plan, reports: Iterable[bytes]) -> tuple[dict[int, _Answer], list[tuple[int | None, str]]]:
-    """Return the reports that count by client, and the others with their reasons."""
+    """Return the reports that count by client, and the others with their reasons.
+
+    Sorted first, so that the order of arrival decides nothing: not even which of two reports of one client counts.
+    """
     answers: dict[int, _Answer] = {}
     left_out: list[tuple[int | None, str]] = []
-    for data in reports:
+    for data in sorted(reports):
         client = None
         try:
             report = decode(data, Report)
             client = report.client
-            group = plan.group(client)
+            answer = _Answer(report.integers(plan), report.samples, plan.group(client), len(data))
             if client in answers:
-                raise ReportError("a second report of the round; the first one counts")
-            answers[client] = _Answer(report.integers(plan), report.samples, group, len(data))
+                raise ReportError("a second report of the round")
+            answers[client] = answer
         except ReportError as error:
             left_out.append((client, str(error)))
     return answers, left_out

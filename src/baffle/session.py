@@ -47,11 +47,20 @@ class Session:
     tally: Tally = field(init=False)
     metrics: Metrics = field(init=False)
     run: Run | None = field(init=False, default=None)
+    answered: int = field(init=False, default=0)
+    """Clients whose reports counted in the last round."""
     began: float = field(init=False, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.tally = Tally.of(self.header.federation.clients)
         self.metrics = Metrics(self.out / "metrics.jsonl" if self.out else None)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.run is not None:
+            self.run.ledger.close()
 
     def begin(self, settings: Mapping[str, Any]) -> State:
         """Return the first state of a new run.
@@ -65,7 +74,7 @@ class Session:
                 raise SettingsError("out", str(self.out), "holds a run already: resume it, or name another folder")
             write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
             self.run = runs.begin(self.out, self.header, self.given)
-        self._measure(state, 0)
+        self._measure(state)
         return state
 
     def resume(self, settings: Mapping[str, Any], kernels: Kernels) -> State:
@@ -79,24 +88,28 @@ class Session:
             raise SettingsError("resume", str(self.out), "holds no run")
         if not (self.out / runs.LEDGER).exists():
             return self.begin(settings)
-        resumed = runs.resume(self.out, kernels, self.tally.add)
+        resumed = runs.resume(self.out, kernels, self._count, self._accept)
         if resumed is None:
             return self.begin(settings)
         self.run, state = resumed
-        if self.run.header != self._expected(self.run.header):
-            raise SettingsError("resume", str(self.out), "was begun with other settings, data or model")
         write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
         self.metrics.resume(state.round)
         self.began -= self.metrics.seconds
         if self._due(state) and not any(row["round"] == state.round for row in self.metrics.rows):
-            self._measure(state, 0)
+            self._measure(state)
         return state
 
-    def _expected(self, found: Header) -> Header:
-        """Return the header that a run like this one has; given first weights are those it was begun with."""
-        if not self.header.federation.layout.given:
-            return self.header
-        return msgspec.structs.replace(self.header, initial=found.initial)
+    def _accept(self, found: Header) -> None:
+        """Refuse another run's header; first weights that came with the model are those that the run was begun with."""
+        own = self.header
+        if own.federation.layout.given:
+            own = msgspec.structs.replace(own, initial=found.initial)
+        if found != own:
+            raise SettingsError("resume", str(self.out), "was begun with other settings, data or model")
+
+    def _count(self, record: Round) -> None:
+        self.tally.add(record)
+        self.answered = len(record.answered)
 
     def record(self, record: Round) -> None:
         """Make a round count."""
@@ -105,14 +118,14 @@ class Session:
 
     def watch(self, state: State, record: Round) -> None:
         """Count a round, measure and keep its state where that is due, and tell of it."""
-        self.tally.add(record)
+        self._count(record)
         done = record.aggregate is not None
         if done and self.run is not None and (state.round % self.snapshot_every == 0 or state.round == self.rounds):
             self.run.snapshot(state)
         if done and self._due(state):
-            self._measure(state, len(record.answered))
+            self._measure(state)
         else:
-            self.progress(self._where(state, len(record.answered)))
+            self.progress(self._where(state))
 
     def finish(self, state: State) -> Result:
         """Return the run's result, and write its summary."""
@@ -133,16 +146,15 @@ class Session:
         )
         if self.run is not None:
             write_atomically(self.run.folder / "summary.json", json.dumps(result.summary(), indent=1).encode())
-            self.run.ledger.close()
         return result
 
     def _due(self, state: State) -> bool:
         return state.round % self.evaluate_every == 0 or state.round == self.rounds
 
-    def _measure(self, state: State, answered: int) -> None:
+    def _measure(self, state: State) -> None:
         average, last = self.evaluate(state.average), self.evaluate(state.parameters)
         where = replace(
-            self._where(state, answered),
+            self._where(state),
             accuracy=_known(average and average.accuracy),
             accuracy_last=_known(last and last.accuracy),
             loss=_known(average and average.loss),
@@ -150,9 +162,9 @@ class Session:
         self.metrics.append(asdict(where))
         self.progress(where)
 
-    def _where(self, state: State, answered: int) -> Progress:
+    def _where(self, state: State) -> Progress:
         seconds = time.monotonic() - self.began
-        return Progress(round=state.round, answered=answered, seconds=seconds, **self.tally.means())
+        return Progress(round=state.round, answered=self.answered, seconds=seconds, **self.tally.means())
 
 
 def _known(value: float | None) -> float | None:

@@ -175,10 +175,11 @@ class Simulation:
             progress=progress,
         )
         settings = settings or self.settings(rounds)
-        state = session.resume(settings, self.kernels) if resume else session.begin(settings)
-        federation = session.header.federation
-        training = Training(self.algorithm, federation, self.engine(), self.kernels, session.record, session.watch)
-        return session.finish(training.run(state, rounds))
+        with session:
+            state = session.resume(settings, self.kernels) if resume else session.begin(settings)
+            federation = session.header.federation
+            training = Training(self.algorithm, federation, self.engine(), self.kernels, session.record, session.watch)
+            return session.finish(training.run(state, rounds))
 
 
 def simulate(
@@ -231,4 +232,8 @@ def simulate(
 def _runtime(model: nn.Module | Runtime) -> Runtime:
     if hasattr(model, "losses"):
         return cast("Runtime", model)
-    return extras.require("baffle.runtimes.torch", "train").TorchRuntime(model)
+    module = cast("nn.Module", model)
+    extras.require("torch", "train")
+    from baffle.runtimes.torch import TorchRuntime
+
+    return TorchRuntime(module)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from baffle.server import State
 
 INITIAL = "initial.safetensors"
 """Tensors that came with the model, in a folder of snapshots."""
+_BLANK = b"0" * 64
+_SEAL = re.compile(rb'"seal":"([0-9a-f]{64})"')
 KEEP = 2
 """Snapshots kept beside the newest: enough to survive one that was damaged."""
 
@@ -34,9 +38,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]], about: Mapping[str, str]) -> None:
-    """Write named tensors and a few words about them."""
+    """Write named tensors and a few words about them, with a digest over the whole file."""
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    write_atomically(path, save(contiguous, metadata=dict(about)))
+    data = save(contiguous, metadata={**about, "seal": _BLANK.decode()})
+    write_atomically(path, data.replace(_BLANK, _seal(data), 1))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
@@ -46,10 +51,24 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, 
         LedgerError: the file is missing or damaged.
     """
     try:
+        _check_seal(path)
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name).copy() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            about = {name: text for name, text in (file.metadata() or {}).items() if name != "seal"}
+            return {name: file.get_tensor(name).copy() for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise LedgerError(0, f"{path} can't be read: {error}") from None
+
+
+def _seal(data: bytes) -> bytes:
+    """Return the digest of a file whose seal is still blank."""
+    return hashlib.blake2b(data, digest_size=32, person=b"baffle-snapshot").hexdigest().encode()
+
+
+def _check_seal(path: Path) -> None:
+    data = path.read_bytes()
+    found = _SEAL.search(data)
+    if found is None or found[1] != _seal(data[: found.start(1)] + _BLANK + data[found.end(1) :]):
+        raise ValueError("it was changed after it was written")
 
 
 def write_snapshot(folder: Path, layout: Layout, state: State, head: bytes) -> Path:

@@ -35,7 +35,7 @@ class Tally:
         self.sampled[cohort] += 1
         self.answered[answered] += 1
         self.forwards[answered] += record.plan.forwards
-        self.upload[answered] += record.uploads
+        self.upload[answered] += np.array(record.uploads, np.int64)
         self.download[cohort] += len(encode(record.plan))
         if record.aggregate is not None:
             self.download += len(encode(record.aggregate))

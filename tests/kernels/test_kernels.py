@@ -121,5 +121,5 @@ def test_sums_reach_the_end_of_int64(some):
 
 def test_the_fastest_is_the_compiled_one_where_numba_is(monkeypatch):
     assert isinstance(fastest(), CompiledKernels)
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernels, "find_spec", lambda _: None)
     assert isinstance(fastest(), PlainKernels)

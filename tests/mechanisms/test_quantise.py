@@ -68,7 +68,7 @@ def test_a_slope_beyond_its_bound_never_takes_the_code_of_a_missing_one():
 
 
 def test_missing_is_no_value_of_any_width():
-    assert -(2**63) == MISSING
+    assert MISSING == -(2**63)
     assert -Quantiser(32).levels > MISSING
 
 

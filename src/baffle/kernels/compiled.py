@@ -10,9 +10,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from baffle import bits
+from baffle import bits, checks
 from baffle.directions import Gaussian, Law
 from baffle.directions.gaussian import table
+from baffle.errors import SettingsError
 from baffle.keys import Key
 
 
@@ -62,6 +63,11 @@ class CompiledKernels:
     """Slices worked on at once, ≥ 1."""
     slice_size: int = 1 << 16
     """Weights a slice, a multiple of 8; a slice's arrays fit a core's cache."""
+
+    def __post_init__(self) -> None:
+        checks.at_least("threads", self.threads, 1)
+        if self.slice_size < 8 or self.slice_size % 8:
+            raise SettingsError("slice_size", self.slice_size, "must be a multiple of 8, at least 8")
 
     def displace(
         self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, direction: int

@@ -8,7 +8,7 @@ from baffle.parameters import Vector
 
 
 def clip_by_largest(gradient: Vector, bound: float) -> Vector:
-    """Return `gradient` [n] scaled down so that no entry exceeds `bound` in magnitude; 0 means no bound.
+    """Return `gradient` [n] scaled down to a largest magnitude of `bound`, up to rounding; 0 is no bound.
 
     Direction is kept: g ← g · min(1, bound/‖g‖_∞), in float32. Source: BAFFLE's code (its 0.3 is this bound).
     """

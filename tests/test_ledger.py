@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+import struct
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baffle import LedgerError, ledger
+from baffle.ledger import MAGIC, Ledger, Reader
+from federation import memory_folder
+
+PAYLOADS = [b"the header", b"", b"round 0" * 20, bytes(40), b"\xff"]
+
+
+@pytest.fixture
+def quick():
+    with memory_folder() as folder:
+        yield folder
+
+
+def write(path: Path, payloads=PAYLOADS) -> list[int]:
+    """Write a ledger; return where each of its records begins, and where the last one ends."""
+    made = Ledger.create(path)
+    starts = [path.stat().st_size]
+    for payload in payloads:
+        made.append(payload)
+        starts.append(path.stat().st_size)
+    made.close()
+    return starts
+
+
+def by_hand(payloads) -> bytes:
+    """The format as docs/ledger.md says it."""
+    data, before = b"BAFFLE\x01\n", bytes(32)
+    for payload in payloads:
+        length = struct.pack("<I", len(payload))
+        seal = hashlib.blake2b(before + length + payload, digest_size=32, person=b"baffle-ledger").digest()
+        data += length + struct.pack("<I", zlib.crc32(before + length)) + payload + seal
+        before = seal
+    return data
+
+
+def test_the_bytes_are_those_that_the_page_describes(tmp_path) -> None:
+    starts = write(tmp_path / "ledger")
+    assert (tmp_path / "ledger").read_bytes() == by_hand(PAYLOADS)
+    assert starts[0] == 8
+    assert [b - a for a, b in pairwise(starts)] == [len(p) + 40 for p in PAYLOADS]
+
+
+def test_the_bytes_of_a_small_ledger_are_golden(tmp_path) -> None:
+    write(tmp_path / "ledger", [b"header", b"round"])
+    assert (tmp_path / "ledger").read_bytes().hex() == (
+        "424146464c45010a"
+        "0600000009eddd4f686561646572f1dc196c7fca569bfbd8db5dc2139bd8991068e60fe36a606e670cdfc97b369f"
+        "0500000098a4c6f6726f756e64963a3edcbf04b79c7bda9ff6d7f674061bc06792769cd60f06c1de96b332b77a"
+    )
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6))
+def test_what_was_appended_is_read_again(payloads) -> None:
+    with memory_folder() as folder:
+        starts = write(folder / "ledger", payloads)
+        data = (folder / "ledger").read_bytes()
+        reader = Reader(folder / "ledger")
+        assert list(reader) == payloads
+    assert (reader.records, reader.end, reader.torn) == (len(payloads), starts[-1], 0)
+    assert reader.head == (data[-32:] if payloads else bytes(32))
+
+
+def test_the_head_stands_for_all_records_and_their_order(tmp_path) -> None:
+    heads = set()
+    for number, payloads in enumerate([[b"a", b"b"], [b"b", b"a"], [b"ab", b""], [b"", b"ab"], [b"a", b"b", b""]]):
+        write(tmp_path / str(number), payloads)
+        reader = Reader(tmp_path / str(number))
+        list(reader)
+        heads.add(reader.head)
+    assert len(heads) == 5
+
+
+def test_every_flipped_bit_is_found_in_its_record(quick) -> None:
+    """No exception: all eight bits of every byte, the magic's counted to record 0."""
+    path = quick / "ledger"
+    starts = write(path)
+    good = path.read_bytes()
+    for position in range(len(good)):
+        record = max(sum(start <= position for start in starts) - 1, 0)
+        for bit in range(8):
+            bad = bytearray(good)
+            bad[position] ^= 1 << bit
+            path.write_bytes(bad)
+            with pytest.raises(LedgerError) as caught:
+                list(Reader(path))
+            assert caught.value.record == record, (position, bit)
+
+
+def test_records_before_the_changed_one_are_still_given(tmp_path) -> None:
+    path = tmp_path / "ledger"
+    starts = write(path)
+    bad = bytearray(path.read_bytes())
+    bad[starts[3] + 8] ^= 1
+    path.write_bytes(bad)
+    given_ = []
+    with pytest.raises(LedgerError, match="ledger record 3: the record does not verify"):
+        given_.extend(payload for payload in Reader(path))
+    reader, kept = iter(Reader(path)), []
+    with pytest.raises(LedgerError):
+        kept.extend(iter(lambda: next(reader), None))
+    assert kept == PAYLOADS[:3]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda parts: [parts[0], parts[2], parts[1], *parts[3:]],
+        lambda parts: [parts[0], *parts[2:]],
+        lambda parts: [parts[0], parts[1], *parts[1:]],
+        lambda parts: parts[1:],
+    ],
+    ids=["swapped", "left out", "doubled", "headless"],
+)
+def test_whole_records_can_be_neither_moved_nor_left_out_nor_doubled(edit, tmp_path) -> None:
+    path = tmp_path / "ledger"
+    starts = write(path)
+    data = path.read_bytes()
+    parts = [data[a:b] for a, b in pairwise(starts)]
+    path.write_bytes(MAGIC + b"".join(edit(parts)))
+    with pytest.raises(LedgerError, match="does not verify"):
+        list(Reader(path))
+
+
+def test_every_truncation_is_a_torn_tail_and_no_error(quick) -> None:
+    path = quick / "ledger"
+    starts = write(path)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        reader = Reader(path)
+        whole = sum(start <= length for start in starts) - 1
+        assert list(reader) == PAYLOADS[: max(whole, 0)]
+        end = starts[whole] if whole >= 0 else 0
+        assert (reader.end, reader.torn) == (end, length - end), length
+
+
+def test_a_cut_ledger_is_taken_up_and_becomes_what_it_was(quick) -> None:
+    path = quick / "ledger"
+    starts = write(path)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        reader = Reader(path)
+        done = len(list(reader))
+        again = Ledger.reopen(reader)
+        for payload in PAYLOADS[done:]:
+            again.append(payload)
+        again.close()
+        assert path.read_bytes() == data, length
+    assert starts[-1] == len(data)
+
+
+@pytest.mark.parametrize("zeros", [1, 7, 8, 9, 40, 4096])
+def test_zeros_at_the_end_are_a_torn_tail(zeros, tmp_path) -> None:
+    """A file grown but not written before a power failure."""
+    path = tmp_path / "ledger"
+    starts = write(path)
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(zeros))
+    reader = Reader(path)
+    assert list(reader) == PAYLOADS
+    assert (reader.end, reader.torn) == (starts[-1], zeros)
+    again = Ledger.reopen(reader)
+    again.append(b"next")
+    again.close()
+    assert path.read_bytes() == by_hand([*PAYLOADS, b"next"])
+
+
+def test_zeros_with_something_behind_them_are_an_error(tmp_path) -> None:
+    path = tmp_path / "ledger"
+    write(path)
+    path.write_bytes(path.read_bytes() + bytes(5000) + b"\1")
+    with pytest.raises(LedgerError) as caught:
+        list(Reader(path))
+    assert caught.value.record == len(PAYLOADS)
+
+
+def test_a_changed_length_does_not_pass_for_a_torn_tail(tmp_path) -> None:
+    """Without a checksum of its own, this record would claim the file's rest and more."""
+    path = tmp_path / "ledger"
+    starts = write(path)
+    bad = bytearray(path.read_bytes())
+    bad[starts[1] + 3] = 0x7F
+    path.write_bytes(bad)
+    with pytest.raises(LedgerError, match="ledger record 1: the length does not verify"):
+        list(Reader(path))
+
+
+@pytest.mark.parametrize("content", [b"hello, world", b"BAFFLE\x02\n" + bytes(100), b"x"])
+def test_other_files_and_other_versions_are_refused(content, tmp_path) -> None:
+    (tmp_path / "ledger").write_bytes(content)
+    with pytest.raises(LedgerError, match="ledger record 0: this is no ledger of a version known here"):
+        list(Reader(tmp_path / "ledger"))
+
+
+def test_a_missing_ledger_is_told_in_words(tmp_path) -> None:
+    with pytest.raises(LedgerError, match=r"ledger record 0: .*ledger can't be read: No such file"):
+        list(Reader(tmp_path / "ledger"))
+
+
+def test_a_ledger_is_never_begun_over_another(tmp_path) -> None:
+    write(tmp_path / "ledger")
+    data = (tmp_path / "ledger").read_bytes()
+    with pytest.raises(LedgerError, match="is there already"):
+        Ledger.create(tmp_path / "ledger")
+    assert (tmp_path / "ledger").read_bytes() == data
+
+
+@pytest.mark.parametrize("written", [0, 1, 4, 8, 20, 39, 44])
+def test_an_append_that_the_disk_refuses_loses_nothing(written, tmp_path, monkeypatch) -> None:
+    """The disk takes some bytes of the frame and then is full; later it has room again."""
+    path = tmp_path / "ledger"
+    made = Ledger.create(path)
+    made.append(b"before")
+    data, head = path.read_bytes(), made.head
+    whole = ledger._write
+
+    def full(file, frame):
+        file.write(frame[:written])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_write", full)
+        with pytest.raises(LedgerError, match=r"ledger record 1: can't be written: No space left on device") as caught:
+            made.append(b"after")
+    assert caught.value.record == 1
+    assert ledger._write is whole
+    assert path.read_bytes() == data
+    assert (made.head, made.records) == (head, 1)
+    made.append(b"after")
+    made.close()
+    assert path.read_bytes() == by_hand([b"before", b"after"])
+
+
+def test_a_record_that_is_written_but_not_flushed_does_not_count(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "ledger"
+    made = Ledger.create(path)
+    made.append(b"before")
+    data = path.read_bytes()
+
+    def fails(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(LedgerError, match="Input/output error"):
+            made.append(b"after")
+    made.close()
+    assert path.read_bytes() == data
+    assert list(Reader(path)) == [b"before"]
+
+
+def test_a_real_limit_on_the_files_size_loses_nothing(tmp_path) -> None:
+    path = tmp_path / "ledger"
+    made = Ledger.create(path)
+    made.append(b"before")
+    data = path.read_bytes()
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) + 50, old[1]))
+        with pytest.raises(LedgerError, match="File too large; nothing before it is lost"):
+            made.append(b"x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == data
+    made.append(b"after")
+    made.close()
+    assert list(Reader(path)) == [b"before", b"after"]
+
+
+def test_a_record_is_on_disk_when_append_returns(tmp_path, monkeypatch) -> None:
+    """Written, then flushed, in this order, for every record."""
+    path = tmp_path / "ledger"
+    made = Ledger.create(path)
+    sizes = []
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (sizes.append(os.fstat(descriptor).st_size), flush(descriptor)))
+    for payload in PAYLOADS:
+        made.append(payload)
+        assert sizes[-1] == path.stat().st_size
+    assert len(sizes) == len(PAYLOADS)
+    made.close()
