@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import resource
 import signal
 import struct
@@ -10,13 +11,16 @@ import zlib
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baffle import LedgerError, ledger
+from baffle import LedgerError, Rademacher, Sgd, ledger
+from baffle.keys import Key
 from baffle.ledger import MAGIC, Ledger, Reader
-from federation import memory_folder
+from federation import METHOD, memory_folder, simulation
 
 PAYLOADS = [b"the header", b"", b"round 0" * 20, bytes(40), b"\xff"]
 
@@ -297,3 +301,97 @@ def test_a_record_is_on_disk_when_append_returns(tmp_path, monkeypatch) -> None:
         assert sizes[-1] == path.stat().st_size
     assert len(sizes) == len(PAYLOADS)
     made.close()
+
+
+# The page.
+
+PAGE = Path(__file__).parents[1] / "docs" / "ledger.md"
+
+
+def block(language: str) -> str:
+    """Return the page's one block of code in that language."""
+    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return text
+
+
+@pytest.fixture
+def read():
+    """The reader that the page prints."""
+    names: dict = {}
+    exec(block("python"), names)
+    return names["read"]
+
+
+def test_the_pages_example_is_a_ledger(tmp_path) -> None:
+    (tmp_path / "ledger").write_bytes(bytes.fromhex(block("text")))
+    assert list(Reader(tmp_path / "ledger")) == [b"header", b"round"]
+    assert bytes.fromhex(block("text")) == by_hand([b"header", b"round"])
+
+
+def test_the_pages_reader_reads_what_ours_does(read, tmp_path, capsys) -> None:
+    simulation(unavailable=0.2).run(3, out=tmp_path)
+    path = tmp_path / "ledger"
+    payloads = list(Reader(path))
+    assert list(read(path)) == payloads
+    data = path.read_bytes()
+    path.write_bytes(data[:-5])
+    assert list(read(path)) == payloads[:-1]
+    assert f"bytes of an unfinished record {len(payloads) - 1}" in capsys.readouterr().out
+    bad = bytearray(data)
+    for position in range(0, len(data), 37):
+        bad[position] ^= 2
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"no ledger of version 1|record"):
+            list(read(path))
+        bad[position] ^= 2
+
+
+def test_records_have_the_fields_that_the_page_lists(tmp_path) -> None:
+    """Names and order, of a run with a round that was tried again."""
+    simulation(unavailable=0.3, quorum=1.0).run(3, out=tmp_path)
+    header, *rounds = [msgspec.msgpack.decode(payload) for payload in Reader(tmp_path / "ledger")]
+    text = PAGE.read_text(encoding="utf-8")
+    assert list(header) == ["noise", "algorithm", "federation", "samples", "initial"]
+    for name in (*header, *header["federation"], *header["algorithm"], *header["federation"]["layout"]["tensors"][0]):
+        assert f"`{name}`" in text, name
+    for record in rounds:
+        plan, answered, uploads, left_out, aggregate, digest = record
+        assert len(plan) == 14
+        assert [type(field) for field in plan] == [
+            *(int, int, int, bytes, list, int, int, int, float, int, int, int, dict, list),
+        ]
+        assert all([type(field) for field in one] == [int, int, int, float, dict] for one in plan[13])
+        assert len(answered) == len(uploads)
+        assert all(len(pair) == 2 for pair in left_out)
+        assert (aggregate is None) == (digest is None)
+        if aggregate is not None:
+            weight, bits, sums = aggregate
+            assert (type(weight), type(bits), type(sums)) == (int, int, bytes)
+            assert len(sums) == -(-plan[6] * plan[7] * sum(one[2] for one in plan[13]) * bits // 8)
+    assert any(record[4] is None for record in rounds)
+
+
+def test_the_estimate_is_what_the_page_says(tmp_path) -> None:
+    """Section 3 by hand: sums unpacked bit by bit, directions as integers, plain SGD without momentum."""
+    method = msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.25), groups=2, local_steps=2, forwards=16)
+    simulation(method).run(1, out=tmp_path)
+    header, record = [msgspec.msgpack.decode(payload) for payload in Reader(tmp_path / "ledger")]
+    plan, _, _, _, (weight, bits, packed), digest = record
+    groups, steps, blocks = plan[6], plan[7], plan[13]
+    number = int.from_bytes(packed, "little")
+    count = groups * steps * sum(one[2] for one in blocks)
+    codes = [number >> (i * bits) & ((1 << bits) - 1) for i in range(count)]
+    sums = iter(code - (1 << bits) if code >> (bits - 1) else code for code in codes)
+    totals = [np.zeros(stop - start, np.int64) for start, stop, *_ in blocks]
+    for group in range(groups):
+        for step in range(steps):
+            for at, (start, stop, budget, _, _) in enumerate(blocks):
+                key = Key(plan[3]).fold(group, step, at)
+                for direction in range(budget):
+                    totals[at] += next(sums) * Rademacher().entries(key, direction, 0, stop - start).astype(np.int64)
+    theta = simulation(method).header().start({}).parameters
+    assert hashlib.blake2b(theta.astype("<f4").tobytes(), digest_size=32).hexdigest() == header["initial"]
+    for total, (start, stop, budget, bound, _) in zip(totals, blocks, strict=True):
+        estimate = (total * (bound / ((2 ** (plan[11] - 1) - 1) * 1.0 * (budget * steps * weight)))).astype(np.float32)
+        theta[start:stop] -= np.float32(0.25) * estimate
+    assert hashlib.blake2b(theta.astype("<f4").tobytes(), digest_size=32).hexdigest() == digest

@@ -15,6 +15,7 @@ from baffle.kernels import PlainKernels
 from baffle.ledger import Ledger, Reader
 from baffle.messages import Round, decode, encode
 from baffle.parameters import digest
+from baffle.snapshots import write_tensors
 from federation import KERNELS, METHOD, Network, layout, ledger_bytes, memory_folder, simulation
 
 ROUNDS = 4
@@ -369,11 +370,20 @@ def test_without_its_given_tensors_a_ledger_says_what_is_missing(tmp_path) -> No
 def test_given_tensors_of_another_model_are_found_by_their_digest(tmp_path) -> None:
     with_given().run(ROUNDS, out=tmp_path)
     path = tmp_path / "snapshots" / "initial.safetensors"
+    write_tensors(path, {"first.weight": np.ones((4, 3), np.float32)}, {})
+    with pytest.raises(LedgerError, match="ledger record 0: θ₀ has digest"):
+        runs.replay(tmp_path, KERNELS)
+
+
+def test_given_tensors_that_were_damaged_are_told(tmp_path) -> None:
+    with_given().run(ROUNDS, out=tmp_path)
+    path = tmp_path / "snapshots" / "initial.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    with pytest.raises(LedgerError, match="ledger record 0: θ₀ has digest"):
+    with pytest.raises(LedgerError) as caught:
         runs.replay(tmp_path, KERNELS)
+    assert caught.value.record == 0
 
 
 def test_tensors_that_are_drawn_are_not_written(tmp_path) -> None:

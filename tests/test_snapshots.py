@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from baffle import LedgerError
 from baffle import run as runs
@@ -159,6 +161,18 @@ def test_every_changed_byte_of_a_snapshot_is_found(tmp_path) -> None:
         if not (same(read, state()) and head == HEAD):
             accepted.append(position)
     assert accepted == [], f"{len(accepted)} of {len(good)} changed bytes go unnoticed"
+
+
+def test_the_seal_is_what_the_page_says(tmp_path) -> None:
+    """BLAKE2b of the whole file with the seal's own digits replaced by 0."""
+    data = write_snapshot(tmp_path, layout(), state(), HEAD).read_bytes()
+    with safe_open(tmp_path / "00000007.safetensors", framework="numpy") as file:
+        about = file.metadata()
+    assert set(about) == {"round", "attempt", "squares", "head", "seal"}
+    seal = about["seal"].encode()
+    assert data.count(seal) == 1
+    blank = data.replace(seal, b"0" * 64)
+    assert hashlib.blake2b(blank, digest_size=32, person=b"baffle-snapshot").hexdigest().encode() == seal
 
 
 # In a run.

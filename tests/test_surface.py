@@ -60,7 +60,7 @@ def test_the_public_names_are_exactly_these() -> None:
 
 def test_public_names_are_documented() -> None:
     for name in set(PUBLIC) - {"__version__"}:
-        assert len(getattr(baffle, name).__doc__) > 20, name
+        assert len(getattr(baffle, name).__doc__) > 10, name
 
 
 def test_every_list_of_names_is_sorted_and_true() -> None:
@@ -114,13 +114,14 @@ def test_nothing_heavy_is_imported_where_nothing_is_trained(code, tmp_path) -> N
 
 BLOCKED = """
 import sys
+from importlib.machinery import PathFinder
 
-class Absent:
+class Without:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in sys.argv[1].split(","):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        absent = name.partition(".")[0] in sys.argv[1].split(",")
+        return None if absent else PathFinder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Absent())
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without()
 """
 
 

@@ -64,7 +64,7 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     """η of those steps, > 0."""
     clip: float = 0.3
     """Largest entry of the estimate, ≥ 0; 0 means no bound."""
-    optimizer: Optimizer = Adam(rate=1e-2, beta1=0.9, beta2=0.99)
+    optimizer: Optimizer = Adam(rate=2e-2, beta1=0.9, beta2=0.99)
     """What the server does with the estimate."""
     average: ExponentialAverage = ExponentialAverage(decay=0.995)
     """Of the weights, for evaluation."""
