@@ -89,7 +89,7 @@ def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
             chunk=experiment.chunk,
             channels_last=not own,
         )
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that CUDA is there
         raise SettingsError("device", experiment.device, f"can't be used: {_first_line(error)}") from None
     _try(experiment, runtime, data)
     return runtime
@@ -118,14 +118,11 @@ def _model(experiment: Experiment, data: Dataset, key: Key) -> nn.Module:
 
 def _try(experiment: Experiment, runtime: Runtime, data: Dataset) -> None:
     """Fail now, in words, rather than in the first round."""
-    batch = data.take(np.arange(min(2, len(data))))
+    one_of_each_class = data.take(np.unique(data.targets, return_index=True)[1])
     try:
-        runtime.losses([np.zeros(runtime.layout.size, runtime.precision)], [batch])
-    except BaffleError:
-        raise
-    except Exception as error:  # a user's own module may fail in any way
-        shape = list(data.shape)
-        raise ModelError(f"{experiment.model} fails on samples of shape {shape}: {_first_line(error)}") from error
+        runtime.losses([np.zeros(runtime.layout.size, runtime.precision)], [one_of_each_class])
+    except ModelError as error:
+        raise ModelError(f"{experiment.model}: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

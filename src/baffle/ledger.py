@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import struct
@@ -126,14 +127,20 @@ class Ledger:
             file = path.open("xb", buffering=0)
         except FileExistsError:
             raise LedgerError(0, f"{path} is there already") from None
+        _lock(file, path)
         _write(file, MAGIC)
         _sync_folder(path.parent)
         return cls(_START, 0, file)
 
     @classmethod
     def reopen(cls, reader: Reader) -> Ledger:
-        """Return the ledger that `reader` has read to its end; a torn tail is cut off."""
+        """Return the ledger that `reader` has read to its end; a torn tail is cut off.
+
+        Raises:
+            LedgerError: another process writes it.
+        """
         file = reader.path.open("r+b", buffering=0)
+        _lock(file, reader.path)
         file.truncate(reader.end)
         file.seek(reader.end)
         if reader.end == 0:
@@ -161,6 +168,15 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keep other processes from appending; the lock goes with the process, however it ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise LedgerError(0, f"{path} is being written by another process") from None
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

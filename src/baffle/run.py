@@ -117,21 +117,15 @@ def resume(
         (folder / LEDGER).unlink()
         return None
     accept(header)
-    snapshot = _newest(folder, header)
-    state = snapshot[0] if snapshot else header.start(_given(folder, header))
-    found = snapshot is None or snapshot[1] == reader.head
+    state, head = _newest(folder, header)
+    followed = head == reader.head
     for record in records:
         watch(record)
-        if found:
+        if followed:
             state = _follow(header, state, record, kernels, reader.records - 1)
-        found = found or (snapshot is not None and reader.head == snapshot[1])
+        followed = followed or head == reader.head
     if reader.torn:
         log.warning("the ledger ended in %d bytes of an unfinished record; they were cut off", reader.torn)
-    if not found:
-        log.warning("the newest snapshot belongs to no record of this ledger; the ledger is replayed from its start")
-        for path in snapshots(folder / SNAPSHOTS):
-            path.unlink()
-        return resume(folder, kernels, lambda _: None, accept)
     return Run(folder, header, Ledger.reopen(reader)), state
 
 
@@ -167,7 +161,8 @@ def verify(folder: Path) -> tuple[Header, int]:
     rounds, attempt = 0, 0
     for record in records:
         if (record.plan.round, record.plan.attempt) != (rounds, attempt):
-            raise LedgerError(reader.records - 1, f"round {record.plan.round} where {rounds} follows")
+            told = f"round {record.plan.round}, attempt {record.plan.attempt}"
+            raise LedgerError(reader.records - 1, f"{told} where round {rounds}, attempt {attempt} follows")
         _check_sums(record, reader.records - 1)
         rounds, attempt = (rounds, attempt + 1) if record.aggregate is None else (rounds + 1, 0)
     _report_torn(reader)
@@ -205,13 +200,20 @@ def _given(folder: Path, header: Header) -> Mapping[str, NDArray[np.generic]] | 
     return read_tensors(folder / SNAPSHOTS / INITIAL)[0] if header.federation.layout.given else None
 
 
-def _newest(folder: Path, header: Header) -> tuple[State, bytes] | None:
+def _newest(folder: Path, header: Header) -> tuple[State, bytes]:
+    """Return the newest good state on disk that belongs to the ledger, else the first one; and its record's digest."""
+    reader = Reader(folder / LEDGER)
+    heads = [reader.head for _ in reader]
     for path in snapshots(folder / SNAPSHOTS):
         try:
-            return read_snapshot(path, header.federation.layout)
+            state, head = read_snapshot(path, header.federation.layout)
         except (LedgerError, ModelError) as error:
             log.warning("%s; an older one is used", error)
-    return None
+            continue
+        if head in heads:
+            return state, head
+        log.warning("%s belongs to no record of this ledger; an older one is used", path)
+    return header.start(_given(folder, header)), heads[0]
 
 
 def _follow(header: Header, state: State, record: Round, kernels: Kernels, number: int) -> State:

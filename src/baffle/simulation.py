@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from baffle import checks, extras
+from baffle import checks, extras, server
 from baffle import run as runs
 from baffle.algorithms import Baffle
 from baffle.client import Client
@@ -135,6 +135,13 @@ class Simulation:
         parts = np.array_split(np.arange(len(self.test)), -(-len(self.test) // _PASS))
         return self.runtime.evaluate(parameters, (self.test.take(part) for part in parts))
 
+    def _try(self, header: runs.Header) -> None:
+        """Fail now rather than in the first round, with nothing begun."""
+        state = header.start(self.runtime.given)
+        plan = server.plan(self.algorithm, header.federation, state)
+        client = self.engine().clients[0]
+        self.runtime.losses([state.parameters.astype(self.runtime.precision)], [client.batch(plan, 0)])
+
     def settings(self, rounds: int) -> dict[str, Any]:
         """Return what was asked for, in words and numbers."""
         names = (
@@ -164,8 +171,10 @@ class Simulation:
         `settings` are written beside the ledger for whoever reads the folder; by default this object's own.
         """
         checks.at_least("rounds", rounds, 0)
+        header = self.header()
+        self._try(header)
         session = Session(
-            header=self.header(),
+            header=header,
             given=self.runtime.given,
             evaluate=self.evaluate,
             evaluate_every=self.evaluate_every,
@@ -177,8 +186,9 @@ class Simulation:
         settings = settings or self.settings(rounds)
         with session:
             state = session.resume(settings, self.kernels) if resume else session.begin(settings)
-            federation = session.header.federation
-            training = Training(self.algorithm, federation, self.engine(), self.kernels, session.record, session.watch)
+            training = Training(
+                self.algorithm, header.federation, self.engine(), self.kernels, session.record, session.watch
+            )
             return session.finish(training.run(state, rounds))
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from baffle import allocation, checks
 from baffle.directions import Gaussian, Law, Rademacher
+from baffle.errors import SettingsError
 from baffle.estimators import CentredDifference, Estimator, ForwardDifference
 from baffle.messages import BlockPlan
 from baffle.optimizers import Adam, ExponentialAverage, Optimizer, clip_by_largest
@@ -110,7 +111,10 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         """
         blocks = federation.layout.blocks(self.blocks)
         passes = self.forwards // self.local_steps - self.estimator.base
-        budgets = allocation.equal(passes // len(self.estimator.signs), len(blocks), self.estimator.least)
+        try:
+            budgets = allocation.equal(passes // len(self.estimator.signs), len(blocks), self.estimator.least)
+        except SettingsError as error:
+            raise SettingsError("forwards", self.forwards, error.rule) from None
         return tuple(
             BlockPlan(block.start, block.stop, budget, self._bound(federation, state, number), self.law)
             for number, (block, budget) in enumerate(zip(blocks, budgets, strict=True))

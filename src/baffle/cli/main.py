@@ -50,7 +50,9 @@ def _fail(message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="baffle", description="Federated learning by forward passes alone.")
+    parser = argparse.ArgumentParser(
+        prog="baffle", description="Federated learning by forward passes alone.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"baffle {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
@@ -76,6 +78,7 @@ def _add_train(commands: Any) -> None:
     text = "train a model over simulated clients"
     parser = commands.add_parser(
         "train",
+        allow_abbrev=False,
         help=text,
         description=f"{text[0].upper()}{text[1:]}. Without arguments: scikit-learn's digits, an mlp, 10 clients. "
         "Every setting is a line of TOML and a flag; a flag overrules the file.",

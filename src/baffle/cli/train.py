@@ -63,9 +63,10 @@ def _resumed(options: argparse.Namespace, flags: dict[str, Any]) -> Experiment:
     if other:
         raise SettingsError(other[0], flags[other[0]], "can't change when a run is resumed; only rounds can")
     settings = options.resume / "settings.toml"
-    if not settings.exists():
+    found = read_toml(settings) if settings.exists() else {}
+    if not isinstance(found.get("algorithm"), str):
         raise SettingsError("resume", str(options.resume), "holds no run that `baffle train` began")
-    experiment = read(read_toml(settings), flags)
+    experiment = read(found, flags)
     if experiment.schedule != "constant" and "rounds" in flags:
         raise SettingsError("rounds", flags["rounds"], f"can't change with schedule = '{experiment.schedule}'")
     return experiment

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from baffle import checks
 from baffle.errors import ModelError
 from baffle.parameters import Constant, Given, Initial, Layout, Uniform
 from baffle.parameters import Tensor as Named
@@ -96,6 +97,7 @@ class TorchRuntime:
         channels_last: bool = False,
     ) -> None:
         _refuse_batch_norm(model)
+        checks.at_least("chunk", chunk, 1)
         self.layout = layout_of(model, drawn=drawn)
         self.precision: np.dtype[Any] = np.dtype(precision)
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -106,7 +108,7 @@ class TorchRuntime:
         self._model = copy.deepcopy(model).to(self.device, self._dtype).eval()
         self._flat = torch.empty(self.layout.size, dtype=self._dtype, device=self.device)
         self.given = {
-            name: parameter.detach().cpu().float().numpy()
+            name: parameter.detach().cpu().float().numpy().copy()
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
@@ -122,7 +124,10 @@ class TorchRuntime:
         sizes = [len(targets) for _, targets in data]
         inputs, targets = (torch.cat(parts) for parts in zip(*data, strict=True))
         with torch.inference_mode():
-            rows = [self._mean_losses(point, inputs, targets, sizes) for point in points]
+            rows = []
+            for point in points:
+                self._flat.copy_(torch.from_numpy(point))
+                rows.append(self._mean_losses(inputs, targets, sizes))
             return torch.stack(rows).cpu().numpy()
 
     def evaluate(self, parameters: NDArray[np.floating], batches: Iterable[Batch]) -> Evaluation:
@@ -132,7 +137,7 @@ class TorchRuntime:
             self._flat.copy_(torch.from_numpy(np.asarray(parameters)))
             for batch in batches:
                 inputs, targets = self._tensors(batch)
-                outputs = self._model(inputs)
+                outputs = self._forward(inputs, targets)
                 total += float(self._segments(outputs, targets, [len(targets)])[0]) * len(targets)
                 if outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
                     correct += int((outputs.argmax(1) == targets).sum())
@@ -149,25 +154,42 @@ class TorchRuntime:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, targets
 
-    def _mean_losses(self, point: NDArray[np.floating], inputs: Tensor, targets: Tensor, sizes: list[int]) -> Tensor:
-        """Return the mean loss of each batch at one point, float64 [C]."""
-        self._flat.copy_(torch.from_numpy(point))
-        outputs = torch.cat([self._model(part) for part in inputs.split(self._chunk)])
-        return self._segments(outputs, targets, sizes)
+    def _mean_losses(self, inputs: Tensor, targets: Tensor, sizes: list[int]) -> Tensor:
+        """Return the mean loss of each batch, float64 [C]."""
+        return self._segments(self._forward(inputs, targets), targets, sizes)
+
+    def _forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        try:
+            outputs = torch.cat([self._model(part) for part in inputs.split(self._chunk)])
+        except Exception as error:  # a user's own module may fail in any way
+            raise ModelError(f"the model fails on samples of shape {list(inputs.shape[1:])}: {_told(error)}") from error
+        if len(outputs) != len(targets):
+            raise ModelError(f"the model gave {len(outputs)} outputs for {len(targets)} samples")
+        return outputs
 
     def _segments(self, outputs: Tensor, targets: Tensor, sizes: list[int]) -> Tensor:
         """Return the mean loss over each run of `sizes` samples, float64 [C]."""
-        if len(outputs) != len(targets):
-            raise ModelError(f"the model gave {len(outputs)} outputs for {len(targets)} samples")
-        values = self._loss(outputs, targets)
+        values = self._losses_of(outputs, targets)
         if values.ndim == 0 and len(sizes) > 1:
             parts = zip(outputs.split(sizes), targets.split(sizes), strict=True)
-            return torch.stack([self._loss(o, t) for o, t in parts]).double()
+            return torch.stack([self._losses_of(o, t) for o, t in parts]).double()
         if values.ndim == 0:
             return values.double()[None]
         if len(set(sizes)) == 1:
             return values.double().reshape(len(sizes), -1).mean(1)
         return torch.stack([part.double().mean() for part in values.split(sizes)])
+
+    def _losses_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        try:
+            return self._loss(outputs, targets)
+        except Exception as error:  # a user's own loss may fail in any way
+            shapes = f"outputs of shape {list(outputs.shape)} and targets of shape {list(targets.shape)}"
+            raise ModelError(f"the loss fails on {shapes}: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """Return the first line of what an error says, with its kind."""
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
 
 
 def _refuse_batch_norm(model: nn.Module) -> None:
