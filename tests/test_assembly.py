@@ -93,7 +93,7 @@ def test_a_model_is_tried_before_the_run_begins(tmp_path, monkeypatch) -> None:
         "def wide(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(65, classes))\n"
         "def few(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes - 1))\n"
     )
-    with pytest.raises(ModelError, match=r"tried_model:wide fails on samples of shape \[1, 8, 8\]"):
+    with pytest.raises(ModelError, match=r"tried_model:wide: the model fails on samples of shape \[1, 8, 8\]"):
         made(model="tried_model:wide")
     with pytest.raises(ModelError, match="tried_model:few"):
         made(model="tried_model:few")
