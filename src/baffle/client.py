@@ -104,7 +104,7 @@ def measure(
     point = parameters.astype(runtime.precision)
     estimator = plan.estimator
     base = runtime.losses([point], batches)[0] if estimator.base else np.zeros(len(batches))
-    slopes = []
+    slopes: list[NDArray[np.float64]] = []
     for number, block in enumerate(plan.blocks):
         key = plan.stream(group, step, number)
         probes = Probes(point, block, key, estimator.scale, estimator.signs, kernels)

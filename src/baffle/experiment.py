@@ -196,14 +196,22 @@ def defaults(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     method = PRESETS[preset]
     found: dict[str, Any] = {name: getattr(method, name) for name in _PLAIN}
     found |= {"average": method.average.decay, "schedule": "constant", "law": _tag(method.law)}
-    for setting, kinds in (("estimator", ESTIMATORS), ("optimizer", OPTIMIZERS)):
-        own = getattr(method, setting)
-        for kind in kinds.values():
-            found |= {name: getattr(kind(), name) for name in kind.__struct_fields__ if name not in found}
-        chosen = kinds.get(given.get(setting, _tag(own)), type(own))
-        found |= msgspec.structs.asdict(own if isinstance(own, chosen) else chosen())
-        found[setting] = _tag(own)
-    return found
+    return (
+        found
+        | _variant("estimator", ESTIMATORS, method.estimator, given)
+        | _variant("optimizer", OPTIMIZERS, method.optimizer, given)
+    )
+
+
+def _variant(
+    setting: str, kinds: Mapping[str, type[msgspec.Struct]], own: msgspec.Struct, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings of all `kinds`; those of the preset's `own`, or of another one that is given, go first."""
+    chosen = kinds.get(given.get(setting, _tag(own)), type(own))
+    values: dict[str, Any] = {}
+    for kind in kinds.values():
+        values |= msgspec.structs.asdict(kind())
+    return values | msgspec.structs.asdict(own if isinstance(own, chosen) else chosen()) | {setting: _tag(own)}
 
 
 def _tag(kind: msgspec.Struct) -> str:

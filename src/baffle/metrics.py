@@ -17,7 +17,7 @@ class Metrics:
     """Rows by round, in memory and (with a path) in a file that each new row is added to."""
 
     path: Path | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def resume(self, rounds: int) -> None:
         """Read the file's rows up to round `rounds`; later ones, and a torn last line, are dropped from it.

@@ -250,7 +250,8 @@ def _squares(plan: Plan, sums: NDArray[np.int64], weight: int, before: tuple[flo
     Integers are squared and added exactly, so that a plan made from this is the same on every machine.
     """
     unit = plan.groups / (plan.quantiser.levels * weight)
-    squares, first = [], 0
+    squares: list[float] = []
+    first = 0
     for number, block in enumerate(plan.blocks):
         part = sums[:, :, first : first + block.budget].ravel().tolist()
         root = math.sqrt(sum(value * value for value in part) / len(part))

@@ -1,5 +1,6 @@
 """States on disk: safetensors files, written whole or not at all."""
 
+# pyright: standard
 from __future__ import annotations
 
 import hashlib

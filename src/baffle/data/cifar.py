@@ -112,7 +112,7 @@ def _bytes(path: Path) -> bytes:
 
 def _members(archive: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Yield the named files of a gzipped tar archive, read in place: nothing is unpacked to disk."""
-    found = set()
+    found: set[str] = set()
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:

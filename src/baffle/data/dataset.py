@@ -111,7 +111,7 @@ def _part(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
 
 def _numbers(inputs: ArrayLike) -> np.ndarray:
     inputs = np.asarray(inputs)
-    if inputs.dtype in (np.uint8, np.float32):
+    if inputs.dtype in (np.dtype(np.uint8), np.dtype(np.float32)):
         return inputs
     if inputs.dtype.kind not in "buif":
         raise DataError(f"inputs of type {inputs.dtype}: must be real numbers")

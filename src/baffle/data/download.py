@@ -43,7 +43,7 @@ def fetch(urls: Sequence[str], path: Path, sha256: str, *, timeout: float = 30.0
     Raises:
         DataError: no address worked, or the folder can't be written; the text says what was tried and why it failed.
     """
-    failures = []
+    failures: list[str] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for url in urls:

@@ -59,8 +59,8 @@ class _Table:
     """A table's rows, filled one by one."""
 
     cells: array[float] = field(default_factory=lambda: array("f"))
-    labels: list[str] = field(default_factory=list)
-    clients: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list[str])
+    clients: list[str] = field(default_factory=list[str])
 
 
 def _columns(names: list[str], label: str, client: str) -> _Columns:
@@ -80,7 +80,7 @@ def _table(path: Path, label: str, client: str) -> _Table:
     table = _Table()
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True, skipinitialspace=True)
-        columns = _columns(next(rows, []), label, client)
+        columns = _columns(next(rows, list[str]()), label, client)
         for row in rows:
             if row:
                 _append(table, columns, row, rows.line_num)

@@ -1,5 +1,6 @@
 """The hot loops compiled by numba."""
 
+# pyright: standard
 from __future__ import annotations
 
 from collections.abc import Callable

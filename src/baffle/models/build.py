@@ -1,5 +1,6 @@
 """A model by its name, with initial weights that its key decides. Importing this imports no torch."""
 
+# pyright: standard
 from __future__ import annotations
 
 import importlib

@@ -3,6 +3,7 @@
 Matplotlib's `Figure` is used without pyplot: no window, no global list of figures.
 """
 
+# pyright: standard
 from __future__ import annotations
 
 import io

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -84,7 +84,10 @@ def _is_whole(line: bytes) -> bool:
 def _flat(prefix: str, table: dict[str, object]) -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, value in table.items():
-        flat |= _flat(f"{prefix}{name}.", value) if isinstance(value, dict) else {prefix + name: _text(value)}
+        if isinstance(value, dict):
+            flat |= _flat(f"{prefix}{name}.", cast("dict[str, object]", value))
+        else:
+            flat[prefix + name] = _text(value)
     return flat
 
 

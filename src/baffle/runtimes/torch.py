@@ -1,5 +1,6 @@
 """PyTorch: any module and loss, on a CPU or a GPU."""
 
+# pyright: standard
 from __future__ import annotations
 
 import copy
