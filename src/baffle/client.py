@@ -76,7 +76,6 @@ def _walk(
 ) -> list[Report]:
     """Return reports of clients that stay at the same parameters all the way: one group and H = 1, or one client."""
     group = plan.group(clients[0].number)
-    blocks = np.repeat(np.arange(len(plan.blocks)), [block.budget for block in plan.blocks])
     taken: list[NDArray[np.int64]] = []
     for step in range(plan.steps):
         batches = [client.batch(plan, step) for client in clients]
@@ -84,7 +83,7 @@ def _walk(
         uniforms = np.stack([client.uniforms(plan, step) for client in clients])
         taken.append(plan.quantiser(clip(slopes, plan.bounds), plan.bounds, uniforms))
         if step + 1 < plan.steps:
-            own = weighted_mean(taken[-1][:, None], np.ones(1, np.int64), blocks)[0]
+            own = weighted_mean(taken[-1][:, None], np.ones(1, np.int64), plan.places)[0]
             gradient = local_gradient(plan, group, step, own, parameters.size, kernels)
             parameters = parameters - np.float32(plan.rate) * gradient
     integers = np.stack(taken, axis=1)

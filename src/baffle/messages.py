@@ -99,6 +99,11 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         return self.groups, self.steps, self.directions
 
     @property
+    def places(self) -> NDArray[np.int64]:
+        """The block of every slope of a step, by its place in the plan, [K]."""
+        return np.repeat(np.arange(len(self.blocks)), [block.budget for block in self.blocks])
+
+    @property
     def bounds(self) -> NDArray[np.float64]:
         """C of every slope of a step, [K]."""
         return np.repeat([block.bound for block in self.blocks], [block.budget for block in self.blocks])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -119,8 +119,6 @@ class Outcome:
 
     state: State
     record: Round
-    upload: int = field(default=0)
-    """Bytes of all reports that count."""
 
 
 def plan(method: Method, federation: Federation, state: State) -> Plan:
@@ -178,7 +176,7 @@ def advance(method: Method, state: State, plan: Plan, reports: Iterable[bytes], 
     aggregate = _aggregate(plan, [answers[client] for client in clients])
     moved = apply(method, state, plan, aggregate, kernels)
     record = msgspec.structs.replace(record, aggregate=aggregate, digest=digest(moved.parameters))
-    return Outcome(moved, record, sum(uploads))
+    return Outcome(moved, record)
 
 
 def apply(method: Method, state: State, plan: Plan, aggregate: Aggregate, kernels: Kernels) -> State:
@@ -234,13 +232,12 @@ def _sort(plan: Plan, reports: Iterable[bytes]) -> tuple[dict[int, _Answer], lis
 
 def _aggregate(plan: Plan, answers: list[_Answer]) -> Aggregate:
     """Return Σ over all reports, group by group. Groups weigh what their samples weigh."""
-    blocks = np.repeat(np.arange(len(plan.blocks)), [block.budget for block in plan.blocks])
     sums = np.zeros(plan.shape, np.int64)
     for group in range(plan.groups):
         own = [answer for answer in answers if answer.group == group]
         if own:
             weights = np.array([answer.samples for answer in own])
-            sums[group] = weighted_mean(np.stack([answer.integers for answer in own]), weights, blocks)
+            sums[group] = weighted_mean(np.stack([answer.integers for answer in own]), weights, plan.places)
     return Aggregate.of(sum(answer.samples for answer in answers), sums)
 
 
@@ -255,7 +252,8 @@ def _squares(plan: Plan, sums: NDArray[np.int64], weight: int, before: tuple[flo
     for number, block in enumerate(plan.blocks):
         part = sums[:, :, first : first + block.budget].ravel().tolist()
         root = math.sqrt(sum(value * value for value in part) / len(part))
-        now = (root * unit * block.bound) ** 2
+        size = root * unit * block.bound
+        now = size * size
         old = before[number] if before else now
         squares.append(now if now > old else old + 0.1 * (now - old))
         first += block.budget

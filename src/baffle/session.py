@@ -129,11 +129,10 @@ class Session:
 
     def finish(self, state: State) -> Result:
         """Return the run's result, and write its summary."""
-        average, last = self.evaluate(state.average), self.evaluate(state.parameters)
+        if not self.metrics.rows or self.metrics.rows[-1]["round"] != state.round:
+            self._measure(state)
+        measured = {name: self.metrics.rows[-1][name] for name in ("accuracy", "accuracy_last", "loss")}
         result = Result(
-            accuracy=_known(average and average.accuracy),
-            accuracy_last=_known(last and last.accuracy),
-            loss=_known(average and average.loss),
             rounds=state.round,
             seconds=time.monotonic() - self.began,
             peak_memory_bytes=peak_memory(),
@@ -143,6 +142,7 @@ class Session:
             layout=self.header.federation.layout,
             clients=self.tally.rows(self.header.samples),
             **self.tally.means(),
+            **measured,
         )
         if self.run is not None:
             write_atomically(self.run.folder / "summary.json", json.dumps(result.summary(), indent=1).encode())
