@@ -39,6 +39,7 @@ def assemble(experiment: Experiment) -> Simulation:
         key=key.fold("held out"),
         label_column=experiment.label_column,
         client_column=experiment.client_column,
+        download=not experiment.data_dir,
     )
     return Simulation(
         runtime=_runtime(experiment, split.train, key),

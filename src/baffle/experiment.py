@@ -51,7 +51,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         str, About("data", "digits, mnist, fashion, cifar10, cifar100, or the path of an .npz or .csv file")
     ] = "digits"
     data_dir: Annotated[
-        str, About("data", "folder of the data set's files; empty means a cache folder, filled by a download")
+        str, About("data", "folder that holds the data set's files; empty means a cache folder, filled by a download")
     ] = ""
     image_size: Annotated[
         int,

@@ -101,7 +101,7 @@ def _complete(dataset: str, published: _Published, folder: Path, download: bool)
         return
     absent = f"{dataset}: {', '.join(missing)} missing in {folder}"
     if not download:
-        raise DataError(f"{absent}, and downloading is off")
+        raise DataError(f"{absent}, and downloading is off; with no data_dir the command line downloads them")
     try:
         for remote in published.remotes:
             # A gzipped remote stands for the file inside it; a lone archive for all the files.
