@@ -45,7 +45,7 @@ def answer(plan: Plan, parameters: Vector, client: Client, runtime: Runtime, ker
 
     H times: evaluate the probes on one mini-batch, turn losses into slopes, clip and round them to integers, and (if
     another step follows) take a plain SGD step of its own along the estimate that these very integers give. Costs
-    `plan.forwards` forward passes over the batch; memory of inference and two vectors of n.
+    `plan.forwards` forward passes over the batch; memory of inference and four vectors of n.
 
     Raises:
         ReportError: the plan does not fit the model, or this client is not in its cohort.

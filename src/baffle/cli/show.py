@@ -15,13 +15,16 @@ from baffle.experiment import Experiment
 from baffle.progress import Progress, Result
 
 
+_UNITS = ("B", "kB", "MB", "GB")
+
+
 def size(count: float) -> str:
     """Return bytes in a unit that a person reads at a glance."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
+    power = 0
+    while count >= 1000 and power + 1 < len(_UNITS):
         count /= 1000
-    raise AssertionError
+        power += 1
+    return f"{count:.4g} {_UNITS[power]}"
 
 
 class Display:
