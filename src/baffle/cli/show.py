@@ -14,7 +14,6 @@ from rich.table import Table
 from baffle.experiment import Experiment
 from baffle.progress import Progress, Result
 
-
 _UNITS = ("B", "kB", "MB", "GB")
 
 
