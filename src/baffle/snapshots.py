@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from baffle.errors import LedgerError
+from baffle.memory import Memory
 from baffle.parameters import Layout
 from baffle.server import State
 
@@ -111,7 +113,7 @@ def read_snapshot(path: Path, layout: Layout) -> tuple[State, bytes]:
         state = State(
             parameters=layout.flatten(part("parameters.")),
             average=layout.flatten(part("average.")),
-            memory=part("memory."),  # pyright: ignore[reportArgumentType]  # floating, as write_snapshot was given
+            memory=cast("Memory", part("memory.")),
             round=int(about["round"]),
             attempt=int(about["attempt"]),
             squares=tuple(float.fromhex(value) for value in json.loads(about["squares"])),
