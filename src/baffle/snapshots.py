@@ -13,8 +13,8 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from baffle.errors import LedgerError
 from baffle.memory import Memory
@@ -44,7 +44,8 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]], about:
     """Write named tensors and a few words about them, with a digest over the whole file."""
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     data = save(contiguous, metadata={**about, "seal": _BLANK.decode()})
-    write_atomically(path, data.replace(_BLANK, _seal(data), 1))
+    place = _place(data)
+    write_atomically(path, data[: place.start] + _seal(data) + data[place.stop :])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
@@ -54,10 +55,14 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, 
         LedgerError: the file is missing or damaged.
     """
     try:
-        _check_seal(path)
-        with safe_open(path, framework="numpy") as file:
-            about = {name: text for name, text in (file.metadata() or {}).items() if name != "seal"}
-            return {name: file.get_tensor(name).copy() for name in file.keys()}, about  # noqa: SIM118
+        data = path.read_bytes()
+        place = _place(data)
+        if data[place] != _seal(data[: place.start] + _BLANK + data[place.stop :]):
+            raise ValueError("it was changed after it was written")
+        header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        about: dict[str, str] = json.loads(header)["__metadata__"]
+        del about["seal"]
+        return {name: tensor.copy() for name, tensor in load(data).items()}, about
     except (SafetensorError, OSError, ValueError) as error:
         raise LedgerError(0, f"{path} can't be read: {error}") from None
 
@@ -67,11 +72,12 @@ def _seal(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=32, person=b"baffle-snapshot").hexdigest().encode()
 
 
-def _check_seal(path: Path) -> None:
-    data = path.read_bytes()
+def _place(data: bytes) -> slice:
+    """Return where a file's seal stands."""
     found = _SEAL.search(data)
-    if found is None or found[1] != _seal(data[: found.start(1)] + _BLANK + data[found.end(1) :]):
+    if found is None:
         raise ValueError("it was changed after it was written")
+    return slice(*found.span(1))
 
 
 def write_snapshot(folder: Path, layout: Layout, state: State, head: bytes) -> Path:

@@ -28,9 +28,7 @@ def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(max(2, channels // 16), channels, affine=False)
 
 
-def no_norm(channels: int) -> nn.Module:  # noqa: ARG001
-    """Return a layer that leaves its input [B, channels, ...] as it is."""
-    return nn.Identity()
-
+no_norm: Norm = nn.Identity
+"""Makes a layer that leaves its input [B, channels, ...] as it is."""
 
 NORMS: dict[str, Norm] = {"group": group_norm, "none": no_norm}
