@@ -66,7 +66,7 @@ def make_plan() -> Callable[..., Plan]:
             "most_samples": 100,
             "bits": 8,
             "estimator": CentredDifference(scale=0.01),
-            "blocks": (BlockPlan(0, 5, 3, 16.0, Rademacher()), BlockPlan(5, 12, 4, 2.0, Gaussian())),
+            "blocks": (BlockPlan(0, 5, 3, 16.0, Rademacher()), BlockPlan(5, 12, 4, 2.0, Gaussian(), 0.25)),
         }
         return Plan(**(fields | changes))  # type: ignore[arg-type]
 

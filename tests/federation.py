@@ -14,12 +14,16 @@ import numpy as np
 from baffle import Baffle, CentredDifference, Rademacher, Sgd, server
 from baffle.data.samples import Arrays
 from baffle.kernels import PlainKernels
-from baffle.parameters import Constant, Given, Layout, Tensor, Uniform
+from baffle.messages import BlockPlan
+from baffle.parameters import Block, Constant, Given, Layout, Tensor, Uniform
+from baffle.probes import Probes
 from baffle.runtimes import Batch, Evaluation
 from baffle.server import Outcome, State
 from baffle.simulation import Share, Simulation
 
 FEATURES, HIDDEN, CLASSES = 4, 3, 3
+FIRST, SECOND = FEATURES * HIDDEN, HIDDEN * CLASSES
+"""Multiplications of a layer for one sample; their sum is a forward pass."""
 KERNELS = PlainKernels()
 
 
@@ -43,14 +47,22 @@ class Network:
     precision: np.dtype = field(default_factory=lambda: np.dtype(np.float64))
     given: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def logits(self, point: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    def hidden(self, point: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         tensors = self.layout.unflatten(np.asarray(point, np.float64))
-        hidden = np.tanh(inputs @ tensors["first.weight"] + tensors["first.bias"])
+        return np.tanh(inputs @ tensors["first.weight"] + tensors["first.bias"])
+
+    def output(self, point: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+        tensors = self.layout.unflatten(np.asarray(point, np.float64))
         return hidden @ tensors["second.weight"] + tensors["second.bias"]
+
+    def logits(self, point: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        return self.output(point, self.hidden(point, inputs))
 
     def loss(self, point: np.ndarray, batch: Batch) -> float:
         inputs, targets = batch
-        logits = self.logits(point, inputs)
+        return self.mean_loss(self.logits(point, inputs), targets)
+
+    def mean_loss(self, logits: np.ndarray, targets: np.ndarray) -> float:
         top = logits.max(1, keepdims=True)
         norms = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
         return float((norms - logits[np.arange(len(targets)), targets]).mean())
@@ -65,6 +77,45 @@ class Network:
             correct += int((self.logits(parameters, inputs).argmax(1) == targets).sum())
             samples += len(targets)
         return Evaluation(total / samples, correct / samples)
+
+
+@dataclass(frozen=True)
+class Layered(Network):
+    """The same network, bit for bit; the hidden layer is computed once for all probes of the second layer."""
+
+    told: float = SECOND / (FIRST + SECOND)
+    """What it says that a probe of the second layer costs."""
+    work: list[int] = field(default_factory=list)
+    """Multiplications, as they are done."""
+
+    def losses(self, points: Iterable[np.ndarray], batches: Sequence[Batch]) -> np.ndarray:
+        return np.array([[self._whole(point, batch) for batch in batches] for point in points])
+
+    def costs(self, blocks: Sequence[Block], batch: Batch) -> tuple[float, ...]:
+        assert len(batch[1]) >= 1
+        return tuple(self.told if self._late(block) else 1.0 for block in blocks)
+
+    def sweep(self, blocks: Sequence[Probes], batches: Sequence[Batch]) -> list[np.ndarray]:
+        found = [np.empty((len(probes), len(batches))) for probes in blocks]
+        for column, (inputs, targets) in enumerate(batches):
+            hidden = None
+            for probes, losses in zip(blocks, found, strict=True):
+                if not self._late(probes.block):
+                    losses[:, column] = [self._whole(point, (inputs, targets)) for point in probes]
+                    continue
+                if hidden is None:
+                    hidden = self.hidden(probes.parameters, inputs)
+                    self.work.append(FIRST * len(targets))
+                losses[:, column] = [self.mean_loss(self.output(point, hidden), targets) for point in probes]
+                self.work.append(SECOND * len(targets) * len(probes))
+        return found
+
+    def _whole(self, point: np.ndarray, batch: Batch) -> float:
+        self.work.append((FIRST + SECOND) * len(batch[1]))
+        return self.loss(point, batch)
+
+    def _late(self, block: Block | BlockPlan) -> bool:
+        return block.start >= self.layout.slices()["second.weight"].start
 
 
 @dataclass(frozen=True)
@@ -108,7 +159,10 @@ def share(count: int, seed: int) -> Share:
 
 
 METHOD = Baffle(
-    forwards=8,
+    forwards=40,
+    batch=5,
+    allocation="equal",
+    orthogonal=False,
     estimator=CentredDifference(scale=1e-2),
     law=Rademacher(),
     optimizer=Sgd(rate=0.05, momentum=0.5),
@@ -120,7 +174,6 @@ def simulation(
     method: Baffle = METHOD, sizes: Sequence[int] = (12, 12, 12), *, runtime: object = None, **settings: object
 ) -> Simulation:
     defaults: dict[str, object] = {
-        "batch": 5,
         "seed": 1,
         "test": samples(20, 99),
         "evaluate_every": 2,
@@ -154,7 +207,7 @@ def play(made: Simulation, state: State | None = None) -> Played:
     header = made.header()
     state = state or header.start(made.runtime.given)
     plan = server.plan(made.algorithm, header.federation, state)
-    return Played(made, state, plan, made.engine().gather(plan, state.parameters))
+    return Played(made, state, plan, made.gathering().gather(plan, state.parameters))
 
 
 def ledger_bytes(folder: Path) -> bytes:

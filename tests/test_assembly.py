@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -12,15 +14,8 @@ from baffle.experiment import read  # noqa: E402
 from baffle.parameters import Given, digest  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def made(**settings):
-    return assemble(read({"threads": 1, "forwards": 12, "hidden": [4], "device": "cpu"} | settings))
+    return assemble(read({"threads": 1, "forwards": 108, "hidden": [4], "device": "cpu"} | settings))
 
 
 def initial(simulation) -> np.ndarray:
@@ -57,11 +52,13 @@ def test_settings_reach_the_simulation() -> None:
         snapshot_every=4,
         seed=8,
         precision="float64",
+        chunk=77,
     )
-    names = ("batch", "participation", "quorum", "weight", "unavailable", "evaluate_every", "snapshot_every", "seed")
-    assert [getattr(simulation, name) for name in names] == [9, 0.4, 0.6, "equal", 0.2, 3, 4, 8]
+    names = ("participation", "quorum", "weight", "unavailable", "evaluate_every", "snapshot_every", "seed")
+    assert [getattr(simulation, name) for name in names] == [0.4, 0.6, "equal", 0.2, 3, 4, 8]
     assert simulation.runtime.precision == np.float64
-    assert simulation.algorithm.forwards == 12
+    assert simulation.runtime.chunk == 77
+    assert (simulation.algorithm.forwards, simulation.algorithm.batch) == (108, 9)
     assert simulation.header().federation.most_samples == 1
 
 
@@ -79,11 +76,12 @@ def test_models_have_the_size_that_they_should(model, weights) -> None:
     assert made(model=model).runtime.layout.size == weights
 
 
-def test_the_number_of_threads_is_set() -> None:
-    made(threads=2)
-    assert torch.get_num_threads() == 2
-    made(threads=1)
-    assert torch.get_num_threads() == 1
+def test_the_runtime_has_the_threads_asked_for_and_the_process_keeps_its_own() -> None:
+    before = torch.get_num_threads()
+    assert [made(threads=threads).runtime.threads for threads in (2, 1, 5)] == [2, 1, 5]
+    assert made(threads=0).runtime.threads == 1  # 310 weights
+    assert made(threads=0, model="lenet").runtime.threads == os.cpu_count()  # 26,730
+    assert torch.get_num_threads() == before
 
 
 def test_a_model_is_tried_before_the_run_begins(tmp_path, monkeypatch) -> None:

@@ -50,7 +50,8 @@ def estimates(
     runtime: TorchRuntime, parameters: np.ndarray, batch, count: int, *, clients: int = 1, **method
 ) -> Iterator[np.ndarray]:
     """Yield gradient estimates of whole rounds with fresh directions, each as θ − θ' of one SGD step of rate 1."""
-    algorithm = Baffle(optimizer=Sgd(rate=1.0), clip=0, bits=24, spread=0, average=ExponentialAverage(0), **method)
+    fixed = {"batch": 1, "orthogonal": False, "clip": 0, "bits": 24, "spread": 0}  # a forward is a probe
+    algorithm = Baffle(**(fixed | {"optimizer": Sgd(rate=1.0), "average": ExponentialAverage(0)} | method))
     everyone = [Client(c, 1, KEY.fold("client", c), lambda _generator, _size: batch) for c in range(clients)]
     engine = Local(everyone, runtime, PlainKernels())
     for number in range(count):

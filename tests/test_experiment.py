@@ -25,14 +25,17 @@ def test_without_settings_the_method_is_the_default_one() -> None:
 def test_presets_are_the_methods_they_name() -> None:
     assert read({"algorithm": "baffle"}).baffle() == Baffle()
     assert read({"algorithm": "paper"}).baffle() == Baffle.paper()
-    assert read({"algorithm": "paper", "forwards": 201}).baffle() == Baffle.paper(200)
+    assert read({"algorithm": "paper", "forwards": 201 * 32}).baffle() == Baffle.paper(200)
     assert {"baffle": Baffle(), "paper": Baffle.paper()} == PRESETS
 
 
 def test_the_paper_is_the_papers() -> None:
     """Section 4 and the published code: K + 1 passes, σ = 1e-4, Gaussian, Adam at 1e-2, EMA of 0.995."""
     method = Baffle.paper(50)
-    assert method.forwards == 51
+    assert (method.forwards, method.batch) == (51 * 32, 32)
+    assert (Baffle.paper().forwards, Baffle.paper(20, batch=8).forwards) == (101 * 32, 21 * 8)
+    assert Baffle.paper(20, batch=8).batch == 8
+    assert not method.orthogonal
     assert method.estimator == ForwardDifference(scale=1e-4)
     assert method.law == Gaussian()
     assert (method.blocks, method.groups, method.bits) == ("whole", 1, 16)
@@ -44,6 +47,9 @@ def test_every_setting_of_the_method_reaches_it() -> None:
     method = read(
         {
             "forwards": 60,
+            "batch": 3,
+            "allocation": "variance",
+            "orthogonal": False,
             "estimator": "central",
             "scale": 0.5,
             "law": "gaussian",
@@ -66,6 +72,9 @@ def test_every_setting_of_the_method_reaches_it() -> None:
     ).baffle()
     assert method == Baffle(
         forwards=60,
+        batch=3,
+        allocation="variance",
+        orthogonal=False,
         estimator=CentralDifference(scale=0.5),
         law=Gaussian(),
         blocks="whole",
@@ -134,6 +143,14 @@ def test_the_schedule_spans_the_rounds() -> None:
         ("model", "12", "12"),
         ("out", "", ""),
         ("law", "gaussian", "gaussian"),
+        ("batch", "0", 0),
+        ("orthogonal", "false", False),
+        ("orthogonal", "True", True),
+        ("allocation", "variance", "variance"),
+        ("blocks", "whole", "whole"),
+        ("blocks", "layers", "layers"),
+        ("blocks", "head.*", ("head.*",)),
+        ("blocks", "head.*,body.[02].*", ("head.*", "body.[02].*")),
     ],
 )
 def test_a_flags_text_becomes_the_settings_type(name, text, value) -> None:
@@ -142,7 +159,13 @@ def test_a_flags_text_becomes_the_settings_type(name, text, value) -> None:
     assert type(got) is type(value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("rounds", "12"), ("rate", "0.1"), ("hidden", "8,8"), ("seed", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("rounds", "12"), ("rate", "0.1"), ("hidden", "8,8"), ("seed", 1.0), ("batch", "0"), ("batch", 2.0)),
+        *(("orthogonal", "false"), ("orthogonal", 0), ("blocks", "head.*"), ("blocks", ["head.*", 3]), ("blocks", 3)),
+    ],
+)
 def test_a_files_value_must_be_of_the_type_already(name, value) -> None:
     with pytest.raises(SettingsError) as caught:
         check(name, value)

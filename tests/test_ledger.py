@@ -360,7 +360,7 @@ def test_records_have_the_fields_that_the_page_lists(tmp_path) -> None:
         assert [type(field) for field in plan] == [
             *(int, int, int, bytes, list, int, int, int, float, int, int, int, dict, list),
         ]
-        assert all([type(field) for field in one] == [int, int, int, float, dict] for one in plan[13])
+        assert all([type(field) for field in one] == [int, int, int, float, dict, float] for one in plan[13])
         assert len(answered) == len(uploads)
         assert all(len(pair) == 2 for pair in left_out)
         assert (aggregate is None) == (digest is None)
@@ -373,7 +373,7 @@ def test_records_have_the_fields_that_the_page_lists(tmp_path) -> None:
 
 def test_the_estimate_is_what_the_page_says(tmp_path) -> None:
     """Section 3 by hand: sums unpacked bit by bit, directions as integers, plain SGD without momentum."""
-    method = msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.25), groups=2, local_steps=2, forwards=16)
+    method = msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.25), groups=2, local_steps=2, forwards=80)
     simulation(method).run(1, out=tmp_path)
     header, record = [msgspec.msgpack.decode(payload) for payload in Reader(tmp_path / "ledger")]
     plan, _, _, _, (weight, bits, packed), digest = record
@@ -385,13 +385,13 @@ def test_the_estimate_is_what_the_page_says(tmp_path) -> None:
     totals = [np.zeros(stop - start, np.int64) for start, stop, *_ in blocks]
     for group in range(groups):
         for step in range(steps):
-            for at, (start, stop, budget, _, _) in enumerate(blocks):
+            for at, (start, stop, budget, *_) in enumerate(blocks):
                 key = Key(plan[3]).fold(group, step, at)
                 for direction in range(budget):
                     totals[at] += next(sums) * Rademacher().entries(key, direction, 0, stop - start).astype(np.int64)
     theta = simulation(method).header().start({}).parameters
     assert hashlib.blake2b(theta.astype("<f4").tobytes(), digest_size=32).hexdigest() == header["initial"]
-    for total, (start, stop, budget, bound, _) in zip(totals, blocks, strict=True):
+    for total, (start, stop, budget, bound, *_) in zip(totals, blocks, strict=True):
         estimate = (total * (bound / ((2 ** (plan[11] - 1) - 1) * 1.0 * (budget * steps * weight)))).astype(np.float32)
         theta[start:stop] -= np.float32(0.25) * estimate
     assert hashlib.blake2b(theta.astype("<f4").tobytes(), digest_size=32).hexdigest() == digest

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baffle.directions import Gaussian, Rademacher
+from baffle.directions import Gaussian, Orthogonal, Rademacher
 from baffle.errors import ReportError, SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.mechanisms import MISSING
@@ -21,8 +21,9 @@ PLAN_BYTES = (
     "93 00 02 05  02 02 01"  # cohort, quorum, groups, steps
     "cb3fb999999999999a 20 64 08"  # rate, batch, most samples, bits
     "82 a9657374696d61746f72 a763656e74726564 a57363616c65 cb3f847ae147ae147b"  # estimator: centred, scale: 0.01
-    "92 95 00 05 03 cb4030000000000000 81 a36c6177 aa726164656d6163686572"  # block: start, stop, budget, 16.0, law
-    "   95 05 0c 04 cb4000000000000000 81 a36c6177 a8676175737369616e"
+    "92 96 00 05 03 cb4030000000000000 81 a36c6177 aa726164656d6163686572"  # block: start, stop, budget, 16.0, law
+    "      cb3ff0000000000000"  # and cost: 1.0
+    "   96 05 0c 04 cb4000000000000000 81 a36c6177 a8676175737369616e cb3fd0000000000000"  # bound 2.0, cost 0.25
 )
 REPORT_BYTES = "96 01 03 01 05 32 c407 01 ff 7f 81 00 80 40"  # client 5, 50 samples; 80 is a missing slope
 AGGREGATE_BYTES = "93 cc96 0a c412 01f83f00000000402d000000000000000000"  # weight 150, 10 bits a sum
@@ -74,11 +75,10 @@ def test_a_ledgers_record_comes_back_as_it_was(messages):
 @st.composite
 def plans(draw):
     budgets = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
+    laws = st.sampled_from([Rademacher(), Gaussian(), Orthogonal(5)])
+    bounds, costs = st.floats(1e-9, 1e9), st.floats(0, 1, exclude_min=True)
     blocks = tuple(
-        BlockPlan(
-            9 * i, 9 * i + 9, budget, draw(st.floats(1e-9, 1e9)), draw(st.sampled_from([Rademacher(), Gaussian()]))
-        )
-        for i, budget in enumerate(budgets)
+        BlockPlan(9 * i, 9 * i + 9, budget, draw(bounds), draw(laws), draw(costs)) for i, budget in enumerate(budgets)
     )
     kind = draw(st.sampled_from([ForwardDifference, CentralDifference, CentredDifference]))
     count = st.integers(0, LARGEST)
@@ -150,9 +150,13 @@ def test_a_plans_sums_by_hand(make_plan):
     plan = make_plan(steps=4, estimator=ForwardDifference())
     assert plan.shape == (2, 4, 7)
     assert plan.bounds.tolist() == [16.0, 16.0, 16.0, 2.0, 2.0, 2.0, 2.0]
-    assert plan.forwards == 4 * (7 + 1)
-    assert make_plan(estimator=CentralDifference()).forwards == 14
-    assert make_plan().forwards == 7
+    # 3 whole probes and 4 quarters, over 32 samples each; what lies before the quarter, once; the base pass, once.
+    assert plan.forwards == 4 * 32 * (3 + 4 / 4 + 3 / 4 + 1)
+    assert make_plan(estimator=CentralDifference()).forwards == 32 * (2 * 4 + 3 / 4)
+    assert make_plan().forwards == 32 * (4 + 3 / 4)
+    assert make_plan(batch=1).forwards == 4 + 3 / 4
+    whole = tuple(msgspec.structs.replace(block, cost=1.0) for block in plan.blocks)
+    assert make_plan(blocks=whole, batch=5).forwards == 5 * 7
     assert [plan.group(client) for client in (0, 2, 5)] == [0, 1, 0]
 
 
@@ -209,12 +213,39 @@ def changed(plan, place, value):
         ((13, 0, 3), math.inf),
         ((13, 0, 4), {"law": "cauchy"}),
         ((13, 0, 4), "gaussian"),
+        ((13, 0, 4), {"law": "orthogonal"}),
+        ((13, 0, 4), {"law": "orthogonal", "order": -1}),
+        ((13, 0, 4), {"law": "orthogonal", "order": 25}),
+        ((13, 0, 4), {"law": "orthogonal", "order": 2}),
+        ((13, 0, 5), 0.0),
+        ((13, 0, 5), -0.5),
+        ((13, 0, 5), 1.5),
+        ((13, 0, 5), math.nan),
+        ((13, 0, 5), "1"),
     ],
     ids=str,
 )
 def test_a_plan_out_of_range_is_refused(plan, place, value):
     with pytest.raises(ReportError):
         decode(changed(plan, place, value), Plan)
+
+
+@pytest.mark.parametrize(
+    ("stop", "budget", "words"),
+    [
+        (5, 9, "9 directions of 5 weights where at most 8 are orthogonal"),
+        (9, 8, "8 directions of 9 weights where at most 8 are orthogonal"),
+        (1 << 40, 1, "1 directions of 1099511627776 weights where at most 8 are orthogonal"),
+    ],
+)
+def test_more_orthogonal_directions_or_weights_than_there_are_are_refused(make_plan, stop, budget, words):
+    make_plan(blocks=(BlockPlan(0, 8, 8, 1.0, Orthogonal(3)),))
+    block = BlockPlan(0, stop, budget, 1.0, Orthogonal(3))
+    with pytest.raises(ReportError, match=f"^{words}$"):
+        make_plan(blocks=(block,))
+    fields = msgspec.structs.asdict(make_plan()) | {"blocks": (block,)}
+    with pytest.raises(ReportError, match=words):  # as it would come over a wire
+        decode(msgspec.msgpack.encode(list(fields.values())), Plan)
 
 
 @pytest.mark.parametrize("other", [0, 2, 2**64 - 1])
@@ -334,7 +365,9 @@ def test_sums_may_reach_int64s_end_and_no_further(make_plan):
 
 @given(
     bits=st.integers(2, 32),
-    budgets=st.lists(st.tuples(st.integers(1, 10**6), st.sampled_from([Gaussian(), Rademacher()])), min_size=1),
+    budgets=st.lists(
+        st.tuples(st.integers(1, 10**6), st.sampled_from([Gaussian(), Rademacher(), Orthogonal(20)])), min_size=1
+    ),
     steps=st.integers(1, 50),
     cohort=st.integers(1, 100),
 )

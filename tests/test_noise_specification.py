@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baffle import Baffle, Gaussian, Rademacher, bits
+from baffle.directions import Orthogonal
 from baffle.kernels import PlainKernels
 from baffle.keys import Key
 from baffle.messages import BlockPlan
@@ -72,8 +73,33 @@ def gaussian(key, direction, start, stop):
     return [normal_table()[data[2 * i] + 256 * data[2 * i + 1]] for i in range(stop - start)]
 
 
-ENTRIES = {"rademacher": rademacher, "gaussian": gaussian}
-LAWS = {"rademacher": Rademacher(), "gaussian": Gaussian()}
+@cache
+def row_order(key, order):
+    data = stream_bytes(key, 1, 0, 4 << order)
+    u = [sum(data[4 * j + byte] << 8 * byte for byte in range(4)) for j in range(1 << order)]
+    return [j for _, j in sorted(zip(u, range(1 << order), strict=True))]
+
+
+def orthogonal(order):
+    def entries(key, direction, start, stop):
+        row, signs = row_order(key, order)[direction], rademacher(key, 0, start, stop)
+        return [d * (-1) ** bin(row & i).count("1") for i, d in enumerate(signs, start)]
+
+    return entries
+
+
+ENTRIES = {
+    "rademacher": rademacher,
+    "gaussian": gaussian,
+    "orthogonal(4)": orthogonal(4),
+    "orthogonal(15)": orthogonal(15),
+}
+LAWS = {
+    "rademacher": Rademacher(),
+    "gaussian": Gaussian(),
+    "orthogonal(4)": Orthogonal(4),
+    "orthogonal(15)": Orthogonal(15),
+}
 PATHS = st.lists(st.one_of(st.integers(0, 2**64 - 1), st.text(max_size=10)), max_size=5)
 SEEDS = st.integers(0, 2**64 - 1)
 
@@ -98,7 +124,7 @@ def test_golden_streams(golden):
 
 def test_golden_directions(golden):
     rows = golden("Directions")
-    assert len(rows) == 8
+    assert len(rows) == 12
     for path, law, direction, start, z in rows:
         assert ENTRIES[law](at(path), int(direction), int(start), int(start) + 12) == [*map(int, z.split())]
 
@@ -145,12 +171,22 @@ def test_words_agree_on_random_slices(path, stream, start, length):
     assert made == stream_bytes(fold(root(1), *path), stream, start, start + length)
 
 
-@pytest.mark.parametrize("law", ENTRIES)
+@pytest.mark.parametrize("law", ["rademacher", "gaussian"])
 @given(path=PATHS, direction=st.integers(0, 2**64 - 1), start=st.integers(0, 2**50), length=st.integers(0, 60))
 @settings(max_examples=50)
 def test_directions_agree_on_random_slices(law, path, direction, start, length):
     made = LAWS[law].entries(Key.root(2).fold(*path), direction, start, start + length)
     assert made.tolist() == ENTRIES[law](fold(root(2), *path), direction, start, start + length)
+
+
+@given(path=PATHS, order=st.integers(0, 9), data=st.data())
+@settings(max_examples=50)
+def test_orthogonal_directions_agree_on_random_slices(path, order, data):
+    direction = data.draw(st.integers(0, 2**order - 1))
+    start = data.draw(st.integers(0, 2**order))
+    stop = data.draw(st.integers(start, 2**order))
+    made = Orthogonal(order).entries(Key.root(2).fold(*path), direction, start, stop)
+    assert made.tolist() == orthogonal(order)(fold(root(2), *path), direction, start, stop)
 
 
 def uniform(key, tensor, size, bound):

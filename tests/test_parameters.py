@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baffle.errors import ModelError
+from baffle.errors import ModelError, SettingsError
 from baffle.keys import Key
 from baffle.parameters import Block, Constant, Given, Layout, Tensor, Uniform, digest
 
@@ -21,6 +21,7 @@ NET = Layout(
         Tensor("head.bias", (1,)),
     )
 )
+REST = [("temperature", 10, 11), ("head", 11, 16)]
 SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=6)
 
 
@@ -90,6 +91,84 @@ def test_a_layer_is_what_shares_all_of_a_name_but_its_last_part():
         Block("temperature", 10, 11),
         Block("head", 11, 16),
     )
+
+
+@pytest.mark.parametrize(
+    ("patterns", "blocks"),
+    [
+        (("body.*",), [("body.*", 0, 10), ("temperature", 10, 11), ("head", 11, 16)]),
+        (("*",), [("*", 0, 16)]),
+        (("head.*", "body.0.*"), [("body.0.*", 0, 8), ("body.2", 8, 10), ("temperature", 10, 11), ("head.*", 11, 16)]),
+        # The first to match decides, and a run ends where another pattern's tensors begin.
+        (
+            ("*.bias", "body.*"),
+            [
+                ("body.*", 0, 6),
+                ("*.bias", 6, 8),
+                ("body.*", 8, 10),
+                ("temperature", 10, 11),
+                ("head", 11, 15),
+                ("*.bias", 15, 16),
+            ],
+        ),
+        (("body.?.weight",), [("body.?.weight", 0, 6), ("body.0", 6, 8), ("body.?.weight", 8, 10), *REST]),
+        (("body.[!0].*",), [("body.0", 0, 8), ("body.[!0].*", 8, 10), *REST]),
+        (("temperature", "head.*"), [("body.0", 0, 8), ("body.2", 8, 10), ("temperature", 10, 11), ("head.*", 11, 16)]),
+        (("[bt]*",), [("[bt]*", 0, 11), ("head", 11, 16)]),
+    ],
+    ids=str,
+)
+def test_patterns_put_tensors_together_and_the_rest_is_parted_by_layer(patterns, blocks):
+    assert NET.blocks(patterns) == tuple(Block(*block) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "missed"),
+    [(("tail.*",), "tail.*"), (("*", "BODY.*"), "BODY.*"), (("body",), "body"), (("body.*", "body.3.*"), "body.3.*")],
+)
+def test_a_pattern_that_matches_nothing_is_named_with_the_tensors_that_there_are(patterns, missed):
+    with pytest.raises(SettingsError) as caught:
+        NET.blocks(patterns)
+    assert (caught.value.field, caught.value.value) == ("blocks", missed)
+    assert caught.value.rule == f"must match a tensor; there are {', '.join(tensor.name for tensor in NET.tensors)}"
+
+
+def test_of_many_tensors_the_first_are_named():
+    many = Layout(tuple(Tensor(f"layer{number}", (1,)) for number in range(1000)))
+    with pytest.raises(SettingsError) as caught:
+        many.blocks(("head",))
+    assert caught.value.rule.endswith("layer18, layer19")
+
+
+@given(SHAPES.filter(lambda shapes: any(math.prod(shape) for shape in shapes)), st.data())
+def test_blocks_of_patterns_cover_every_weight_once_and_none_is_empty(shapes, data):
+    layout = layout_of(shapes)
+    names = [tensor.name for tensor in layout.tensors]
+    patterns = data.draw(st.lists(st.sampled_from([*names, "*", "layer0.*", "*.t?"]), max_size=3).map(tuple))
+    blocks = layout.blocks(patterns)
+    assert [position for block in blocks for position in range(block.start, block.stop)] == list(range(layout.size))
+    assert all(block.size > 0 for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "names"),
+    [
+        (0, 16, list(NET.slices())),
+        (6, 8, ["body.0.bias"]),
+        (5, 9, ["body.0.weight", "body.0.bias", "body.2.weight"]),
+        (10, 11, ["temperature"]),
+        (15, 16, ["head.bias"]),
+        (8, 8, []),
+    ],
+)
+def test_the_tensors_within_a_block_are_those_with_weights_there(start, stop, names):
+    assert NET.within(start, stop) == {name: NET.slices()[name] for name in names}
+
+
+def test_an_empty_tensor_is_within_no_block():
+    layout = Layout((Tensor("a", (2,)), Tensor("none", (0, 3)), Tensor("b", (2,))))
+    assert list(layout.within(0, 4)) == ["a", "b"]
+    assert layout.blocks(("none", "b")) == (Block("a", 0, 2), Block("b", 2, 4))
 
 
 @pytest.mark.parametrize("rule", ["whole", "layers"])

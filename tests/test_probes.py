@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from baffle.directions import Gaussian, Rademacher
+from baffle.directions import Gaussian, Orthogonal, Rademacher
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.kernels import PlainKernels
 from baffle.keys import Key
@@ -9,7 +9,7 @@ from baffle.messages import BlockPlan
 from baffle.probes import Probes
 
 KEY = Key.root(8)
-LAWS = [Gaussian(), Rademacher()]
+LAWS = [Gaussian(), Rademacher(), Orthogonal(3)]
 
 
 def probes_of(law=LAWS[1], precision=np.float64, scale=0.01, signs=(1,), budget=4, theta=None):
@@ -55,6 +55,26 @@ def test_a_second_pass_gives_the_same_points():
     assert [point.tobytes() for point in probes] == [point.tobytes() for point in probes]
 
 
+@pytest.mark.parametrize("signs", [(1,), (1, -1)])
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+@pytest.mark.parametrize(("first", "stop"), [(0, 6), (0, 1), (2, 5), (5, 6), (3, 3)])
+def test_a_part_has_the_points_of_its_directions(law, signs, first, stop):
+    whole = probes_of(law, signs=signs, budget=6)
+    part = whole.part(first, stop)
+    assert (whole.directions, part.directions) == (range(6), range(first, stop))
+    assert len(part) == (stop - first) * len(signs)
+    points = [point.copy() for point in whole][first * len(signs) : stop * len(signs)]
+    assert [point.tobytes() for point in part] == [point.tobytes() for point in points]
+    assert (part.step, part.effective_scale) == (whole.step, whole.effective_scale)
+
+
+def test_parts_make_the_whole():
+    whole = probes_of(budget=5)
+    points = [point.copy() for a, b in ((0, 2), (2, 3), (3, 5)) for point in whole.part(a, b)]
+    assert np.array_equal(points, [point.copy() for point in whole])
+    assert whole.part(1, 4).part(2, 3).directions == range(2, 3)  # counted in the block's own directions
+
+
 def test_the_two_sides_mirror_each_other():
     theta = np.zeros(12)
     plus, minus, *_ = (point.copy() for point in probes_of(Gaussian(), signs=(1, -1), theta=theta))
@@ -73,6 +93,7 @@ def test_the_scale_is_that_of_the_rounded_step(law):
 
 @pytest.mark.parametrize("law", LAWS, ids=repr)
 def test_points_lie_a_scale_away_in_root_mean_square(law):
+    law = Orthogonal(12) if isinstance(law, Orthogonal) else law  # there are 4,000 weights
     theta = np.zeros(4003)
     block = BlockPlan(3, 4003, 25, 1.0, law)
     points = np.array([point[3:].copy() for point in Probes(theta, block, KEY, 0.02, (1,), PlainKernels())])

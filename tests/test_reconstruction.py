@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baffle import Baffle, ExponentialAverage, Gaussian, Rademacher, Sgd
+from baffle.directions import Orthogonal
 from baffle.kernels import PlainKernels
 from baffle.kernels.compiled import CompiledKernels
 from baffle.keys import Key
@@ -15,7 +16,7 @@ from baffle.parameters import Layout, Tensor
 from baffle.reconstruction import local_gradient, reconstruct
 from baffle.server import Federation, advance, plan
 
-KERNELS = [PlainKernels(), PlainKernels(slice_size=3), CompiledKernels(), CompiledKernels(threads=2, slice_size=8)]
+KERNELS = [PlainKernels(), PlainKernels(slice_size=8), CompiledKernels(), CompiledKernels(threads=2, room=16)]
 SIZE = 14
 
 
@@ -42,7 +43,14 @@ def random_sums(made, seed=0, weight=100):
 
 
 @pytest.mark.parametrize("some", KERNELS, ids=repr)
-@pytest.mark.parametrize("changes", [{}, {"steps": 3}, {"groups": 1}, {"bits": 2}, {"bits": 16, "groups": 3}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({}, {"steps": 3}, {"groups": 1}, {"bits": 2}, {"bits": 16, "groups": 3}),
+        {"blocks": (BlockPlan(0, 5, 8, 16.0, Orthogonal(3)), BlockPlan(5, 12, 5, 2.0, Orthogonal(4))), "steps": 2},
+    ],
+    ids=str,
+)
 def test_the_estimate_is_the_naive_float64_sum_rounded_to_float32(make_plan, some, changes):
     made = make_plan(**changes)
     sums = random_sums(made)
@@ -56,10 +64,26 @@ def test_the_estimate_is_the_naive_float64_sum_rounded_to_float32(make_plan, som
 @pytest.mark.parametrize("some", KERNELS[1:], ids=repr)
 def test_kernels_do_not_show_in_the_bits(make_plan, some):
     block = BlockPlan(2, 1000, 9, 3.7, Gaussian())
-    made = make_plan(blocks=(block, BlockPlan(1000, 2001, 5, 0.3, Rademacher())), steps=2)
+    signs, rows = BlockPlan(1000, 2001, 5, 0.3, Rademacher()), BlockPlan(2001, 2301, 300, 0.7, Orthogonal(9))
+    made = make_plan(blocks=(block, signs, rows), steps=2)
     sums = random_sums(made)
-    first = reconstruct(made, sums, 77, 2001, KERNELS[0])
-    assert np.array_equal(first.view(np.uint32), reconstruct(made, sums, 77, 2001, some).view(np.uint32))
+    first = reconstruct(made, sums, 77, 2301, KERNELS[0])
+    assert np.array_equal(first.view(np.uint32), reconstruct(made, sums, 77, 2301, some).view(np.uint32))
+
+
+@pytest.mark.parametrize("some", KERNELS, ids=repr)
+@pytest.mark.parametrize("size", [1, 5, 8, 100, 128])
+def test_exact_slopes_along_all_orthogonal_directions_give_the_gradient_back(make_plan, some, size):
+    law = Orthogonal((size - 1).bit_length())
+    gradient = np.random.default_rng(size).normal(size=size)
+    block = BlockPlan(2, 2 + size, law.most, 2.0 * np.abs(gradient).sum(), law)
+    made = make_plan(blocks=(block,), groups=1, bits=32, cohort=(0,))
+    slopes = np.array([law.entries(made.stream(0, 0, 0), k, 0, size) @ gradient for k in range(law.most)])
+    integers = Quantiser(32)(slopes, made.bounds, np.full(law.most, 0.5))
+    estimate = reconstruct(made, integers[None, None], 1, size + 2, some)
+    # A slope's rounding is half of bound/(2³¹ − 1), and float32 has 24 bits.
+    assert estimate[:2].tolist() == [0, 0]
+    assert np.abs(estimate[2:] - gradient).max() <= block.bound / 2**32 + 2**-24 * np.abs(gradient).max()
 
 
 def test_by_hand(make_plan):
@@ -130,7 +154,15 @@ def one_round(groups=1, clients=3, kernels=KERNELS[0], steps=1):
     """Return (plan, advance): a round that takes θ = 0 to −ĝ."""
     sgd, last = Sgd(rate=1.0), ExponentialAverage(decay=0.0)
     method = Baffle(
-        forwards=10 * steps, groups=groups, local_steps=steps, optimizer=sgd, average=last, clip=0.0, law=Gaussian()
+        forwards=10 * steps,
+        batch=1,
+        orthogonal=False,
+        groups=groups,
+        local_steps=steps,
+        optimizer=sgd,
+        average=last,
+        clip=0.0,
+        law=Gaussian(),
     )
     federation = Federation(key=Key.root(6).secret, layout=LAYOUT, clients=clients, most_samples=9)
     state = method.start(np.zeros(LAYOUT.size, np.float32))

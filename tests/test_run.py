@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from baffle import BaffleError, LedgerError, ledger
+from baffle import BaffleError, LedgerError, ledger, server
 from baffle import run as runs
 from baffle.kernels import PlainKernels
 from baffle.ledger import Ledger, Reader
 from baffle.messages import Round, decode, encode
 from baffle.parameters import digest
 from baffle.snapshots import write_tensors
-from federation import KERNELS, METHOD, Network, layout, ledger_bytes, memory_folder, simulation
+from federation import KERNELS, METHOD, Layered, Network, layout, ledger_bytes, memory_folder, simulation
 
 ROUNDS = 4
 
@@ -173,6 +173,41 @@ def test_replay_needs_the_ledger_alone(tmp_path) -> None:
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "ledger").write_bytes(ledger_bytes(tmp_path / "run"))
     assert digest(runs.replay(tmp_path / "alone", KERNELS)[1].parameters) == result.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "adapts"),
+    [
+        ({}, False),
+        ({"allocation": "adaptive", "forwards": 60}, True),
+        ({"allocation": "variance", "forwards": 60, "orthogonal": True, "groups": 2}, True),
+        ({"allocation": "adaptive", "forwards": 90, "blocks": ("*.bias",), "spread": 0.0}, True),
+        # Every block has all its orthogonal directions in every round.
+        ({"allocation": "adaptive", "forwards": 480, "orthogonal": True, "local_steps": 2, "batch": 0}, False),
+    ],
+    ids=str,
+)
+def test_every_plan_of_a_ledger_follows_from_the_state_that_its_records_give(changes, adapts, tmp_path) -> None:
+    """Budgets, laws and bounds adapt to what was measured; whoever replays the records comes to the same plans."""
+    method = msgspec.structs.replace(METHOD, **changes)
+    chance = {"unavailable": 0.3, "quorum": 0.7, "seed": 5}
+    made = simulation(method, (9, 9, 9), runtime=Layered(), snapshot_every=3, **chance)
+    made.run(8, out=tmp_path)
+    header, *records = payloads(tmp_path)
+    header = decode(header, runs.Header)
+    state = header.start({})
+    budgets = set()
+    for number, record in enumerate(decode(data, Round) for data in records):
+        plan = server.plan(header.algorithm, header.federation, state)
+        assert encode(plan) == encode(record.plan), number
+        budgets.add(tuple(block.budget for block in plan.blocks))
+        if record.aggregate is None:
+            state = replace(state, attempt=state.attempt + 1)
+        else:
+            state = server.apply(header.algorithm, state, record.plan, record.aggregate, KERNELS)
+    assert len(records) > 8, "with this seed some attempt fails"
+    assert (len(budgets) > 1) == adapts, budgets
+    assert {block.cost for block in plan.blocks} == {1.0, 9 / 21}
 
 
 def test_a_digest_that_was_changed_and_chained_again_is_found_by_replay_in_its_record(folder) -> None:

@@ -12,7 +12,7 @@ from baffle.messages import Round, decode, encode
 from baffle.metrics import Metrics
 from baffle.run import Reader
 from baffle.tally import Tally
-from federation import METHOD, Network, ledger_bytes, simulation
+from federation import METHOD, Layered, Network, ledger_bytes, simulation
 
 COSTS = ("round", "answered", "forward_equivalents", "upload_bytes", "download_bytes")
 
@@ -55,11 +55,11 @@ def test_settings_of_a_simulation_are_written_in_full(tmp_path) -> None:
     simulation(weight="equal", quorum=0.7).run(2, out=tmp_path)
     settings = tomllib.loads((tmp_path / "settings.toml").read_text())
     assert settings["algorithm"] == msgspec.to_builtins(METHOD)
-    assert {name: settings[name] for name in ("clients", "rounds", "seed", "batch", "weight", "quorum")} == {
+    assert settings["algorithm"]["batch"] == 5
+    assert {name: settings[name] for name in ("clients", "rounds", "seed", "weight", "quorum")} == {
         "clients": 3,
         "rounds": 2,
         "seed": 1,
-        "batch": 5,
         "weight": "equal",
         "quorum": 0.7,
     }
@@ -83,11 +83,11 @@ def test_costs_are_those_of_the_records(tmp_path) -> None:
             down[client] += aggregate
         for client in record.plan.cohort:
             down[client] += len(encode(record.plan))
-            forwards[client] += 8
+            forwards[client] += 40
         for client, size in zip(record.answered, record.uploads, strict=True):
             up[client] += size
             assert 8 < size <= 8 + 64
-    assert result.forward_equivalents == sum(forwards.values()) / 4 == 7 * 2 * 8 / 4
+    assert result.forward_equivalents == sum(forwards.values()) / 4 == 7 * 2 * 40 / 4
     assert result.upload_bytes == sum(up.values()) / 4
     assert result.download_bytes == sum(down.values()) / 4
     assert [row["upload_bytes"] for row in result.clients] == list(up.values())
@@ -95,7 +95,7 @@ def test_costs_are_those_of_the_records(tmp_path) -> None:
     assert [row["forward_equivalents"] for row in result.clients] == list(forwards.values())
     assert [row["samples"] for row in result.clients] == [12, 12, 6, 3]
     last = rows(tmp_path)[-1]
-    assert [last[name] for name in COSTS] == [7, 2, 28.0, result.upload_bytes, result.download_bytes]
+    assert [last[name] for name in COSTS] == [7, 2, 140.0, result.upload_bytes, result.download_bytes]
     assert sum(row["sampled"] for row in result.clients) == 14
     assert all(row["left_out"] == 0 for row in result.clients)
 
@@ -156,7 +156,7 @@ def test_progress_tells_of_every_round(tmp_path) -> None:
     assert [progress.round for progress in shown] == [0, 1, 2, 3, 4, 5]
     assert [progress.accuracy is not None for progress in shown] == [True, False, True, False, True, True]
     assert [progress.answered for progress in shown] == [0, 3, 3, 3, 3, 3]
-    assert [progress.forward_equivalents for progress in shown] == [0, 8, 16, 24, 32, 40]
+    assert [progress.forward_equivalents for progress in shown] == [0, 40, 80, 120, 160, 200]
 
 
 # Taking a run up again.
@@ -254,11 +254,14 @@ def test_seconds_go_on_from_where_they_were(tmp_path) -> None:
 
 OTHER = {
     "another seed": {"seed": 2},
-    "another method": {"method": msgspec.structs.replace(METHOD, forwards=9)},
+    "another method": {"method": msgspec.structs.replace(METHOD, forwards=45)},
     "another optimizer": {"method": msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.06))},
     "more clients": {"sizes": (12, 12, 12, 12)},
     "other samples": {"sizes": (12, 12, 11)},
-    "another batch": {"batch": 6},
+    "another batch": {"method": msgspec.structs.replace(METHOD, batch=4)},
+    "another allocation": {"method": msgspec.structs.replace(METHOD, allocation="variance")},
+    "other directions": {"method": msgspec.structs.replace(METHOD, orthogonal=True)},
+    "other blocks": {"method": msgspec.structs.replace(METHOD, blocks=("*",))},
     "another quorum": {"quorum": 0.6},
     "another share": {"participation": 0.5},
     "other weights": {"weight": "equal"},
@@ -273,6 +276,50 @@ def test_a_run_is_not_resumed_with_other_settings(other, tmp_path) -> None:
         simulation(**OTHER[other]).run(6, out=tmp_path, resume=True, settings={"as": "resumed"})
     assert caught.value.field == "resume"
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+OTHER_COSTS = {"counted otherwise": Layered(told=0.9), "not counted": Network(), "the same": Layered()}
+
+
+@pytest.mark.parametrize("other", OTHER_COSTS)
+def test_a_resumed_run_keeps_the_costs_that_it_was_begun_with(other, tmp_path) -> None:
+    """Another version may count another share of a pass; budgets, ledger and sums of forwards go on as they were."""
+    method = msgspec.structs.replace(METHOD, forwards=100, allocation="adaptive")
+    straight = simulation(method, runtime=Layered()).run(7, out=tmp_path / "straight")
+    simulation(method, runtime=Layered()).run(4, out=tmp_path / "run")
+    made = simulation(method, runtime=OTHER_COSTS[other])
+    resumed = made.run(7, out=tmp_path / "run", resume=True)
+    assert ledger_bytes(tmp_path / "run") == ledger_bytes(tmp_path / "straight")
+    assert resumed.summary()["digest"] == straight.summary()["digest"]
+    assert resumed.forward_equivalents == straight.forward_equivalents
+    assert without_time(rows(tmp_path / "run")) == without_time(rows(tmp_path / "straight"))
+    assert [block.cost for block in records(tmp_path / "run")[-1].plan.blocks] == [1.0, 9 / 21]
+    costs = made.header().federation.costs
+    assert (costs == (1.0, 9 / 21)) == (other == "the same")
+    if other != "the same":  # begun with them, the run would be another one
+        made.run(7, out=tmp_path / "anew")
+        assert ledger_bytes(tmp_path / "anew") != ledger_bytes(tmp_path / "straight")
+
+
+def test_forwards_that_were_enough_when_a_run_was_begun_are_enough_when_it_is_resumed(tmp_path) -> None:
+    """Two whole probes, two of 9/21 and 12/21 once are 3.4 passes over 5 samples; four whole ones would be 20."""
+    method = msgspec.structs.replace(METHOD, forwards=18)
+    simulation(method, runtime=Layered()).run(2, out=tmp_path)
+    assert simulation(method).run(4, out=tmp_path, resume=True).rounds == 4
+
+
+def test_forwards_are_counted_by_what_probes_cost(tmp_path) -> None:
+    """39 forwards on 5 samples are 7 whole probes, or 3 and 9 of 9/21 of a pass and what lies before those once."""
+    method = msgspec.structs.replace(METHOD, forwards=39)
+    for runtime, budgets, spent in (
+        (Network(), [4, 3], 35.0),
+        (Layered(), [3, 9], 5 * (3 + 9 * 9 / 21 + 12 / 21)),
+    ):
+        result = simulation(method, runtime=runtime).run(3, out=tmp_path / type(runtime).__name__)
+        plan = records(tmp_path / type(runtime).__name__)[0].plan
+        assert [block.budget for block in plan.blocks] == budgets
+        assert result.forward_equivalents == pytest.approx(3 * spent, rel=1e-12)
+        assert [row["forward_equivalents"] for row in result.clients] == pytest.approx([3 * spent] * 3)
 
 
 def test_other_settings_are_refused_before_anything_is_cut_or_deleted(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _SMALL = 20_000
-"""Weights below which a model's operations are too short to share: threads would mostly wait for each other."""
+"""Weights below which a model's calls are too short to share: threads would mostly wait for each other."""
 
 
 def assemble(experiment: Experiment) -> Simulation:
@@ -47,11 +48,13 @@ def assemble(experiment: Experiment) -> Simulation:
         algorithm=experiment.baffle(),
         test=split.test,
         seed=experiment.seed,
-        batch=experiment.batch,
         participation=experiment.participation,
         quorum=experiment.quorum,
         weight=experiment.weight,
         unavailable=experiment.unavailable,
+        engine=experiment.engine,
+        workers=experiment.workers,
+        address=experiment.address,
         evaluate_every=experiment.evaluate_every,
         snapshot_every=experiment.snapshot_every,
     )
@@ -72,14 +75,10 @@ def _partition(experiment: Experiment, data: Dataset, key: Key) -> Indices:
 
 
 def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
-    import torch
-
     from baffle.runtimes.torch import TorchRuntime
 
     model = _model(experiment, data, key)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    if experiment.threads or weights < _SMALL:
-        torch.set_num_threads(experiment.threads or 1)
     own = ":" in experiment.model
     try:
         runtime = TorchRuntime(
@@ -88,7 +87,8 @@ def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
             precision=experiment.precision,
             drawn=experiment.initial == "key" and not own,
             chunk=experiment.chunk,
-            channels_last=not own,
+            memory=experiment.memory,
+            threads=experiment.threads or (1 if weights < _SMALL else os.cpu_count() or 1),
         )
     except (RuntimeError, AssertionError) as error:  # PyTorch asserts that CUDA is there
         raise SettingsError("device", experiment.device, f"can't be used: {_first_line(error)}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from baffle.errors import SettingsError
 
@@ -23,6 +24,12 @@ def at_least(field: str, value: float, low: float) -> None:
     """Refuse a `value` below `low`, or not finite."""
     if not (value >= low and math.isfinite(value)):
         raise SettingsError(field, value, f"must be {low} or more")
+
+
+def one_of(field: str, value: object, choices: Iterable[object]) -> None:
+    """Refuse a `value` that is none of `choices`."""
+    if value not in choices:
+        raise SettingsError(field, value, "must be one of " + ", ".join(map(str, choices)))
 
 
 def below_one(field: str, value: float) -> None:

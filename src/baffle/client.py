@@ -16,7 +16,7 @@ from baffle.messages import Plan, Report
 from baffle.parameters import Vector
 from baffle.probes import Probes
 from baffle.reconstruction import local_gradient
-from baffle.runtimes import Batch, Runtime
+from baffle.runtimes import Batch, BlockRuntime, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,17 @@ def measure(
     point = parameters.astype(runtime.precision)
     estimator = plan.estimator
     base = runtime.losses([point], batches)[0] if estimator.base else np.zeros(len(batches))
-    slopes: list[NDArray[np.float64]] = []
-    for number, block in enumerate(plan.blocks):
-        key = plan.stream(group, step, number)
-        probes = Probes(point, block, key, estimator.scale, estimator.signs, kernels)
-        losses = runtime.losses(probes, batches).reshape(block.budget, len(estimator.signs), len(batches))
-        with np.errstate(invalid="ignore", over="ignore"):  # a loss that is not finite is reported as missing
-            slopes.append(estimator(losses, base, probes.effective_scale))
+    blocks = [
+        Probes(point, block, plan.stream(group, step, number), estimator.scale, estimator.signs, kernels)
+        for number, block in enumerate(plan.blocks)
+    ]
+    if isinstance(runtime, BlockRuntime):
+        losses = runtime.sweep(blocks, batches)
+    else:
+        losses = [runtime.losses(probes, batches) for probes in blocks]
+    with np.errstate(invalid="ignore", over="ignore"):  # a loss that is not finite is reported as missing
+        slopes = [
+            estimator(found.reshape(-1, len(estimator.signs), len(batches)), base, probes.effective_scale)
+            for probes, found in zip(blocks, losses, strict=True)
+        ]
     return np.concatenate(slopes).T

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from baffle.algorithms import Baffle
+from baffle.allocation import Rule
 from baffle.directions import Gaussian, Rademacher
 from baffle.errors import SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
@@ -96,7 +97,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Whole,
         About("model", "processor threads of the model's operations; 0 is one for small models, else PyTorch's choice"),
     ] = 0
-    chunk: Annotated[Number, About("model", "most samples in one forward pass; bounds memory", "samples")] = 1024
+    chunk: Annotated[Number, About("model", "most samples in one forward pass; bounds memory", "samples")] = 256
+    memory: Annotated[Number, About("model", "most activations of probes that are evaluated together", "MiB")] = 64
 
     algorithm: Annotated[
         Literal["baffle", "paper"],
@@ -104,14 +106,29 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = "baffle"
     forwards: Annotated[
         Number,
-        About(
-            "method", "that a client spends in a round, all local steps together", "forward passes over its mini-batch"
-        ),
+        About("method", "that a client spends in a round, all local steps together", "forward passes over one sample"),
     ]
     estimator: Annotated[Literal["forward", "central", "centred"], About("method", "how losses become slopes")]
     scale: Annotated[Positive, About("method", "size of a displacement: sigma", "parameter units")]
     law: Annotated[Literal["gaussian", "rademacher"], About("method", "what directions are drawn from")]
-    blocks: Annotated[Literal["whole", "layers"], About("method", "what is displaced together")]
+    batch: Annotated[
+        Whole,
+        About("method", "a client's mini-batch, which all probes of a step see; 0 lets the method choose", "samples"),
+    ]
+    allocation: Annotated[
+        Rule,
+        About(
+            "method",
+            "how blocks share the forwards: adaptive to the slopes seen, at equal prices, or for the least variance",
+        ),
+    ]
+    orthogonal: Annotated[
+        bool, About("method", "whether blocks whose budget comes near their size get orthogonal directions")
+    ]
+    blocks: Annotated[
+        Literal["whole", "layers"] | tuple[str, ...],
+        About("method", "what is displaced together: the whole vector, one of the layers, or patterns of tensor names"),
+    ]
     groups: Annotated[
         Number,
         About("method", "sets of directions: 1 shares one among all clients, the cohort's size gives each its own"),
@@ -137,12 +154,19 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ]
     schedule: Annotated[Literal["constant", "linear"], About("method", "of the learning rate over the rounds")]
 
-    batch: Annotated[Number, About("round", "a client's mini-batch", "samples")] = 32
     participation: Annotated[Share, About("round", "share of the clients asked")] = 1.0
     quorum: Annotated[Share, About("round", "share of those asked that must answer")] = 0.5
     weight: Annotated[Literal["samples", "equal"], About("round", "what a client counts for")] = "samples"
     unavailable: Annotated[BelowOne, About("round", "chance that a client asked does not answer")] = 0.0
 
+    engine: Annotated[
+        Literal["local", "ray"],
+        About("run", "what evaluates probes: this process, or the workers of a Ray cluster, with the same ledger"),
+    ] = "local"
+    workers: Annotated[Whole, About("run", "of the Ray cluster; 0 is one for each core")] = 0
+    address: Annotated[
+        str, About("run", "of a Ray cluster, host:port or auto; empty starts one on this machine for the run")
+    ] = ""
     rounds: Annotated[Whole, About("run", "how many", "rounds")] = 400
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1), About("run", "of everything random")] = 0
     initial: Annotated[
@@ -172,7 +196,20 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         )
 
 
-_PLAIN = ("forwards", "blocks", "groups", "bits", "bound", "spread", "local_steps", "local_rate", "clip")
+_PLAIN = (
+    "forwards",
+    "batch",
+    "blocks",
+    "allocation",
+    "orthogonal",
+    "groups",
+    "bits",
+    "bound",
+    "spread",
+    "local_steps",
+    "local_rate",
+    "clip",
+)
 """Settings that are fields of Baffle by the same name."""
 FIELDS: dict[str, Any] = get_type_hints(Experiment, include_extras=True)
 """Every setting's type, with its range and description."""
@@ -243,7 +280,7 @@ def check(name: str, value: object, *, text: bool = False) -> Any:
         near = difflib.get_close_matches(name, FIELDS, n=1)
         raise SettingsError(name, value, "is no setting" + (f"; did you mean {near[0]}?" if near else ""))
     try:
-        if text and name == "hidden":
+        if text and (name == "hidden" or (name == "blocks" and value not in ("whole", "layers"))):
             value = [part for part in str(value).split(",") if part]
         return msgspec.convert(value, FIELDS[name], strict=not text)
     except msgspec.ValidationError as error:
@@ -263,6 +300,8 @@ _WORDS = {
 
 def _rule(name: str, told: str) -> str:
     """Return msgspec's message as a rule; for a choice, the choices."""
+    if name == "blocks":
+        return "must be whole, layers, or patterns of tensor names"
     kind = get_args(FIELDS[name])[0]
     choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
     if choices:

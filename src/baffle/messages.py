@@ -45,6 +45,8 @@ class BlockPlan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """c_b, largest slope that is reported."""
     law: Law
     """What its directions are drawn from."""
+    cost: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of a forward pass that a probe of this block runs, where what lies before it is computed once a batch."""
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -84,6 +86,12 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
             raise ReportError("the plan's blocks are empty, overlap, or are not in ascending order")
         if any(a >= b for a, b in pairwise(self.cohort)):
             raise ReportError("the cohort is not in ascending order")
+        for block in self.blocks:
+            if block.law.most is not None and max(block.budget, block.stop - block.start) > block.law.most:
+                raise ReportError(
+                    f"{block.budget} directions of {block.stop - block.start} weights where at most {block.law.most} "
+                    "are orthogonal"
+                )
         slopes = self.groups * self.steps * self.directions
         if slopes > MOST_SLOPES:
             raise ReportError(f"{slopes} slopes a round are more than {MOST_SLOPES}")
@@ -114,9 +122,14 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         return Quantiser(self.bits)
 
     @property
-    def forwards(self) -> int:
-        """Forward equivalents that one client spends."""
-        return self.steps * (self.directions * len(self.estimator.signs) + self.estimator.base)
+    def forwards(self) -> float:
+        """Forward equivalents that one client spends: forward passes over single samples, counted.
+
+        A probe counts what it runs again; what lies before the blocks is run once.
+        """
+        probes = sum(block.budget * block.cost for block in self.blocks) * len(self.estimator.signs)
+        prefixes = 1.0 - min(block.cost for block in self.blocks)
+        return self.steps * self.batch * (probes + prefixes + self.estimator.base)
 
     def group(self, client: int) -> int:
         """Return the group of a client.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from itertools import accumulate, groupby
 from typing import Any, Literal, TypeAlias
 
@@ -13,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle import bits
-from baffle.errors import ModelError
+from baffle.errors import ModelError, SettingsError
 from baffle.keys import Key
 
 Vector: TypeAlias = NDArray[np.floating[Any]]
 """All parameters, float32 [n]."""
 
-BlockRule: TypeAlias = Literal["whole", "layers"]
+BlockRule: TypeAlias = Literal["whole", "layers"] | tuple[str, ...]
+"""The whole vector, one block a layer, or patterns of tensors' names that go together."""
 
 
 class Uniform(msgspec.Struct, frozen=True, tag_field="initial", tag="uniform"):
@@ -95,6 +97,10 @@ class Layout(msgspec.Struct, frozen=True):
         stops = accumulate(tensor.size for tensor in self.tensors)
         return {tensor.name: slice(stop - tensor.size, stop) for tensor, stop in zip(self.tensors, stops, strict=True)}
 
+    def within(self, start: int, stop: int) -> dict[str, slice]:
+        """Return the tensors that have weights in positions `start` to `stop`, and where they lie."""
+        return {name: own for name, own in self.slices().items() if own.start < stop and own.stop > start}
+
     def unflatten(self, vector: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
         """Return the named tensors as views of `vector` [n]."""
         slices = self.slices()
@@ -115,11 +121,29 @@ class Layout(msgspec.Struct, frozen=True):
         return vector
 
     def blocks(self, rule: BlockRule) -> tuple[Block, ...]:
-        """Return the blocks: the whole vector, or one a layer (tensors whose names share all but the last part)."""
+        """Return the blocks, in the order of the vector.
+
+        "whole" is one block; "layers" has one for each run of tensors whose names share all but the last part. Patterns
+        (as file names have them: *, ?, [...]) have one for each run of tensors that the same pattern is the first to
+        match; tensors that none matches are parted by layer.
+
+        Raises:
+            SettingsError: a pattern matches no tensor.
+        """
         if rule == "whole":
             return (Block("all", 0, self.size),)
+        patterns = () if rule == "layers" else rule
+        for pattern in patterns:
+            if not any(fnmatchcase(tensor.name, pattern) for tensor in self.tensors):
+                names = ", ".join(tensor.name for tensor in self.tensors[:20])
+                raise SettingsError("blocks", pattern, f"must match a tensor; there are {names}")
+
+        def family(tensor: Tensor) -> str:
+            layer = tensor.name.rpartition(".")[0] or tensor.name
+            return next((pattern for pattern in patterns if fnmatchcase(tensor.name, pattern)), layer)
+
         slices = self.slices()
-        layers = groupby(self.tensors, key=lambda tensor: tensor.name.rpartition(".")[0] or tensor.name)
+        layers = groupby(self.tensors, key=family)
         spans = [(layer, [slices[tensor.name] for tensor in tensors]) for layer, tensors in layers]
         return tuple(
             Block(layer, spans[0].start, spans[-1].stop) for layer, spans in spans if spans[0].start < spans[-1].stop

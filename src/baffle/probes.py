@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,19 @@ class Probes:
     """σ, in parameter units."""
     signs: tuple[int, ...]
     kernels: Kernels
+    first: int = 0
+    """First direction, 0 or more."""
+    stop: int = -1
+    """Direction after the last; −1 stands for the block's budget."""
+
+    @property
+    def directions(self) -> range:
+        """Which of the block's directions these are."""
+        return range(self.first, self.block.budget if self.stop < 0 else self.stop)
+
+    def part(self, first: int, stop: int) -> Probes:
+        """Return the probes of directions `first` to `stop` alone."""
+        return replace(self, first=first, stop=stop)
 
     @property
     def step(self) -> float:
@@ -42,12 +55,12 @@ class Probes:
         return self.step * self.block.law.deviation
 
     def __len__(self) -> int:
-        return self.block.budget * len(self.signs)
+        return len(self.directions) * len(self.signs)
 
     def __iter__(self) -> Iterator[NDArray[np.floating]]:
         point = self.parameters.copy()
         inside = slice(self.block.start, self.block.stop)
-        for direction in range(self.block.budget):
+        for direction in self.directions:
             for sign in self.signs:
                 self.kernels.displace(
                     point[inside], self.parameters[inside], sign * self.step, self.block.law, self.key, direction

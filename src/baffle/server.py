@@ -39,16 +39,19 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the clients asked in a round, in (0, 1]; at least one is."""
     quorum: float = 0.5
     """Share of the cohort that must answer, in (0, 1]; a round with fewer is tried again with a new key."""
-    batch: int = 32
-    """Samples of a client's mini-batch, ≥ 1."""
     most_samples: int = 1
     """Largest weight of a report: samples of the largest client, or 1 when all weigh the same."""
+    costs: tuple[float, ...] = ()
+    """Share of a forward pass that a probe of each of the method's blocks runs, in (0, 1]; empty where it is always
+    the whole."""
 
     def __post_init__(self) -> None:
         Key(self.key)
         checks.at_least("clients", self.clients, 1)
-        checks.at_least("batch", self.batch, 1)
         checks.at_least("most_samples", self.most_samples, 1)
+        for cost in self.costs:
+            if not 0 < cost <= 1:
+                raise SettingsError("costs", cost, "must be above 0 and at most 1")
         for name, share in (("participation", self.participation), ("quorum", self.quorum)):
             if not 0 < share <= 1:
                 raise SettingsError(name, share, "must be above 0 and at most 1")
@@ -104,8 +107,12 @@ class Method(Protocol):
         """Return G for a cohort of that many clients."""
         ...
 
+    def batch_of(self, federation: Federation) -> int:
+        """Return how many samples a client's mini-batch has."""
+        ...
+
     def blocks_of(self, federation: Federation, state: State) -> tuple[BlockPlan, ...]:
-        """Return the blocks with their budgets, laws and bounds."""
+        """Return the blocks with their budgets, laws, bounds and costs."""
         ...
 
     def update(self, state: State, gradient: Vector) -> State:
@@ -139,7 +146,7 @@ def plan(method: Method, federation: Federation, state: State) -> Plan:
         groups=method.groups_of(len(cohort)),
         steps=method.local_steps,
         rate=method.local_rate,
-        batch=federation.batch,
+        batch=method.batch_of(federation),
         most_samples=federation.most_samples,
         bits=method.bits,
         estimator=method.estimator,

@@ -92,6 +92,7 @@ class Session:
         if resumed is None:
             return self.begin(settings)
         self.run, state = resumed
+        self.header = self.run.header
         write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
         self.metrics.resume(state.round)
         self.began -= self.metrics.seconds
@@ -100,11 +101,15 @@ class Session:
         return state
 
     def _accept(self, found: Header) -> None:
-        """Refuse another run's header; first weights that came with the model are those that the run was begun with."""
+        """Refuse another run's header.
+
+        First weights that came with the model, and costs that were counted on it, stay as the run was begun with them.
+        """
         own = self.header
         if own.federation.layout.given:
             own = msgspec.structs.replace(own, initial=found.initial)
-        if found != own:
+        federation = msgspec.structs.replace(own.federation, costs=found.federation.costs)
+        if found != msgspec.structs.replace(own, federation=federation):
             raise SettingsError("resume", str(self.out), "was begun with other settings, data or model")
 
     def _count(self, record: Round) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 import numpy as np
@@ -16,13 +17,14 @@ from baffle import run as runs
 from baffle.algorithms import Baffle
 from baffle.client import Client
 from baffle.data.samples import Arrays, Samples
-from baffle.engines import Local
+from baffle.engines import Engine, Local
+from baffle.engines.ray import Ray
 from baffle.errors import DataError, SettingsError
 from baffle.kernels import Kernels, fastest
 from baffle.keys import Key
 from baffle.parameters import digest
 from baffle.progress import Progress, Result
-from baffle.runtimes import Batch, Evaluation, Runtime
+from baffle.runtimes import Batch, BlockRuntime, Evaluation, Runtime
 from baffle.server import Federation
 from baffle.session import Session
 from baffle.training import Training
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 Pair: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 """Inputs [N, ...] and targets [N, ...]."""
 Weight: TypeAlias = Literal["samples", "equal"]
+EngineName: TypeAlias = Literal["local", "ray"]
 _PASS = 1024
 """Samples of one forward pass in an evaluation."""
 
@@ -65,8 +68,6 @@ class Simulation:
     test: Samples | None = None
     seed: int = 0
     """Of everything random, 0 ≤ seed < 2⁶⁴; a run with equal arguments on one machine has the same ledger."""
-    batch: int = 32
-    """Samples of a client's mini-batch, ≥ 1."""
     participation: float = 1.0
     """Share of the clients asked in a round, in (0, 1]."""
     quorum: float = 0.5
@@ -75,6 +76,12 @@ class Simulation:
     """What a client counts for in the mean: how many samples it holds, or 1."""
     unavailable: float = 0.0
     """Chance that a client asked does not answer, in [0, 1)."""
+    engine: EngineName = "local"
+    """What evaluates probes: this process, or the workers of a "ray" cluster, with the same ledger."""
+    workers: int = 0
+    """Of a Ray cluster, ≥ 0; 0 takes one for each core."""
+    address: str = ""
+    """Of a Ray cluster, "host:port" or "auto"; empty starts one on this machine for the run."""
     evaluate_every: int = 10
     """Rounds between evaluations on the test data, ≥ 1."""
     snapshot_every: int = 50
@@ -88,6 +95,8 @@ class Simulation:
             checks.at_least(name, getattr(self, name), 1)
         if self.weight not in ("samples", "equal"):
             raise SettingsError("weight", self.weight, "must be 'samples' or 'equal'")
+        checks.one_of("engine", self.engine, get_args(EngineName))
+        checks.at_least("workers", self.workers, 0)
         for number, share in enumerate(self.shares):
             if share.indices.size == 0:
                 raise DataError(f"client {number} has no samples")
@@ -105,11 +114,11 @@ class Simulation:
         """Return what the run's ledger begins with."""
         federation = Federation(
             key=self.key.fold("run").secret,
+            costs=self._costs(),
             layout=self.runtime.layout,
             clients=len(self.shares),
             participation=self.participation,
             quorum=self.quorum,
-            batch=self.batch,
             most_samples=max(self.weights()),
         )
         return runs.Header(
@@ -119,14 +128,26 @@ class Simulation:
             initial=digest(runs.initial_parameters(federation, self.runtime.given)),
         )
 
-    def engine(self) -> Local:
-        """Return the clients, ready to answer."""
+    def _costs(self) -> tuple[float, ...]:
+        """Return what probes of the method's blocks cost on this runtime, counted on some client's samples."""
+        if not isinstance(self.runtime, BlockRuntime):
+            return ()
+        share = self.shares[0]
+        blocks = self.runtime.layout.blocks(self.algorithm.blocks)
+        return self.runtime.costs(blocks, share.data.take(share.indices[:3]))
+
+    def clients(self) -> list[Client]:
+        """Return the clients, in the order of their numbers."""
         private = self.key.fold("clients")
-        clients = [
+        return [
             Client(number, weight, private.fold(number), share.draw)
             for number, (share, weight) in enumerate(zip(self.shares, self.weights(), strict=True))
         ]
-        return Local(clients, self.runtime, self.kernels, self.unavailable, self.key.fold("unavailable"))
+
+    def gathering(self) -> Engine:
+        """Return what carries the rounds."""
+        common = (self.clients(), self.runtime, self.kernels, self.unavailable, self.key.fold("unavailable"))
+        return Local(*common) if self.engine == "local" else Ray(*common, self.workers, self.address)
 
     def evaluate(self, parameters: NDArray[np.floating]) -> Evaluation | None:
         """Return the loss and accuracy of `parameters` [n] on the test data, if there are any."""
@@ -139,18 +160,20 @@ class Simulation:
         """Fail now rather than in the first round, with nothing begun."""
         state = header.start(self.runtime.given)
         plan = server.plan(self.algorithm, header.federation, state)
-        client = self.engine().clients[0]
+        client = self.clients()[0]
         self.runtime.losses([state.parameters.astype(self.runtime.precision)], [client.batch(plan, 0)])
 
     def settings(self, rounds: int) -> dict[str, Any]:
         """Return what was asked for, in words and numbers."""
         names = (
             "seed",
-            "batch",
             "participation",
             "quorum",
             "weight",
             "unavailable",
+            "engine",
+            "workers",
+            "address",
             "evaluate_every",
             "snapshot_every",
         )
@@ -184,10 +207,10 @@ class Simulation:
             progress=progress,
         )
         settings = settings or self.settings(rounds)
-        with session:
+        with session, closing(self.gathering()) as engine:
             state = session.resume(settings, self.kernels) if resume else session.begin(settings)
             training = Training(
-                self.algorithm, header.federation, self.engine(), self.kernels, session.record, session.watch
+                self.algorithm, session.header.federation, engine, self.kernels, session.record, session.watch
             )
             return session.finish(training.run(state, rounds))
 
@@ -217,7 +240,7 @@ def simulate(
         out: a folder for the ledger, snapshots and curves; without one, nothing is written.
         resume: go on with the run in `out`, begun with equal arguments; `rounds` may be more than it was.
         progress: is shown every round.
-        settings: `Simulation`'s further fields, such as seed, batch, participation, weight, evaluate_every.
+        settings: `Simulation`'s further fields, such as seed, participation, weight, evaluate_every.
 
     Raises:
         SettingsError: an argument is out of its range; `out` holds a run already, or, with `resume`, another one.

@@ -13,12 +13,12 @@ from baffle.messages import Round, encode
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the records added so far; arrays are int64 [clients]."""
+    """Sums over the records added so far; arrays are int64 [clients] where not said otherwise."""
 
     sampled: NDArray[np.int64]
     answered: NDArray[np.int64]
-    forwards: NDArray[np.int64]
-    """Forward equivalents of each client that answered: full passes over its mini-batch."""
+    forwards: NDArray[np.float64]
+    """Forward equivalents of each client that answered: forward passes over single samples, float64."""
     upload: NDArray[np.int64]
     """Bytes of each client's reports."""
     download: NDArray[np.int64]
@@ -27,7 +27,8 @@ class Tally:
     @classmethod
     def of(cls, clients: int) -> Tally:
         """Return an empty tally."""
-        return cls(*(np.zeros(clients, np.int64) for _ in range(5)))
+        sampled, answered, upload, download = np.zeros((4, clients), np.int64)
+        return cls(sampled, answered, np.zeros(clients), upload, download)
 
     def add(self, record: Round) -> None:
         """Count one record."""
@@ -57,7 +58,7 @@ class Tally:
                 "sampled": int(self.sampled[client]),
                 "answered": int(self.answered[client]),
                 "left_out": int(self.sampled[client] - self.answered[client]),
-                "forward_equivalents": int(self.forwards[client]),
+                "forward_equivalents": float(self.forwards[client]),
                 "upload_bytes": int(self.upload[client]),
                 "download_bytes": int(self.download[client]),
             }

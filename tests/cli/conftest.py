@@ -11,7 +11,7 @@ import pytest
 
 from baffle.cli import main
 
-QUICK = ("--threads", "1", "--forwards", "12", "--clients", "4", "--hidden", "4", "--batch", "8", "--no-report")
+QUICK = ("--threads", "1", "--forwards", "96", "--clients", "4", "--hidden", "4", "--batch", "8", "--no-report")
 
 
 @dataclass(frozen=True)

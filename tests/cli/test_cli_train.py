@@ -10,6 +10,7 @@ import tomli_w
 
 from baffle import Baffle, __version__
 from baffle.experiment import FIELDS, Experiment, about, read
+from baffle.ledger import Reader
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -27,6 +28,19 @@ def header(folder="run"):
     from baffle import run as runs
 
     return runs.verify(Path(folder))[0]
+
+
+def spent(folder="run") -> tuple[list[float], list[int]]:
+    """Return what the plans of a ledger ask of a client, as docs/ledger.md has them: forwards, and bytes of slopes."""
+    passes, slopes = [], []
+    for data in list(Reader(Path(folder) / "ledger"))[1:]:
+        plan = msgspec.msgpack.decode(data)[0]
+        batch, blocks = plan[9], plan[13]
+        assert (plan[7], plan[11], plan[12]["estimator"]) == (1, 8, "centred")
+        costs = [block[5] for block in blocks]
+        passes.append(batch * (sum(block[2] * block[5] for block in blocks) + 1 - min(costs)))
+        slopes.append(sum(block[2] for block in blocks))
+    return passes, slopes
 
 
 def test_training_leaves_a_folder_behind_and_says_what_came_of_it(train) -> None:
@@ -59,8 +73,10 @@ def test_training_leaves_a_folder_behind_and_says_what_came_of_it(train) -> None
         "parameters",
     }
     assert found["rounds"] == 6
-    assert found["forward_equivalents"] == 6 * 12
-    assert 6 * 12 < found["upload_bytes"] <= 6 * (12 + 64)
+    passes, slopes = spent()
+    assert found["forward_equivalents"] == pytest.approx(sum(passes), rel=1e-12)
+    assert all(88 < some <= 96 for some in passes)  # a probe of the first layer more, on 8 samples, would be too many
+    assert sum(slopes) < found["upload_bytes"] <= sum(slopes) + 6 * 64
     assert found["download_bytes"] > found["upload_bytes"]
     assert found["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
     assert 0 <= found["accuracy"] <= 1
@@ -68,7 +84,13 @@ def test_training_leaves_a_folder_behind_and_says_what_came_of_it(train) -> None
     assert found["seconds"] > 0
     assert len(found["digest"]) == len(found["ledger_digest"]) == 64
     assert [row["samples"] for row in found["clients"]] == [360, 360, 359, 359]
-    for fact in (found["digest"], "72 a client", "run", f"{100 * found['accuracy']:.2f} %", f"{found['loss']:.4f}"):
+    for fact in (
+        found["digest"],
+        f"{sum(passes):,.0f} a client",
+        "run",
+        f"{100 * found['accuracy']:.2f} %",
+        f"{found['loss']:.4f}",
+    ):
         assert fact in told.out
     assert told.out.count("\nround ") == 3  # a line for each evaluation, and no bar where there is no terminal
     assert "\x1b" not in told.out
@@ -147,7 +169,7 @@ def test_a_file_says_what_flags_do_not(train) -> None:
         "batch": 8,  # QUICK's flag
         "bits": 6,  # the file before the default
     }
-    assert settings["forwards"] == 12
+    assert settings["forwards"] == 96
     assert header().algorithm.bits == 6
 
 
@@ -158,7 +180,7 @@ def test_the_papers_preset_is_the_papers_method(command) -> None:
     assert header("p").algorithm == Baffle.paper()
     told = command("train", "--rounds", 0, "--threads", 1, "--no-report", "--out", "b")
     assert header("b").algorithm == Baffle()
-    assert told.out.startswith("Baffle: mlp of 2,410 weights on digits, 10 clients, 100 forward passes")
+    assert told.out.startswith("Baffle: mlp of 2,410 weights on digits, 10 clients, 3,200 forward passes")
 
 
 # One flag a setting, each with a value that is not its default.
@@ -180,8 +202,12 @@ CHANGED = {
     "device": "cpu",
     "threads": 2,
     "chunk": 50,
+    "memory": 7,
     "algorithm": "paper",
     "forwards": 20,
+    "batch": 5,
+    "allocation": "variance",
+    "orthogonal": False,
     "estimator": "central",
     "scale": 0.02,
     "law": "gaussian",
@@ -202,7 +228,6 @@ CHANGED = {
     "weight_decay": 0.01,
     "average": 0.9,
     "schedule": "linear",
-    "batch": 5,
     "participation": 0.5,
     "quorum": 0.9,
     "weight": "equal",
@@ -210,6 +235,9 @@ CHANGED = {
     "rounds": 1,
     "seed": 3,
     "initial": "model",
+    "engine": "ray",
+    "workers": 2,
+    "address": "127.0.0.1:6379",
     "evaluate_every": 4,
     "snapshot_every": 6,
     "out": "run",
@@ -249,7 +277,13 @@ def test_help_explains_every_setting_with_its_unit_and_default(command) -> None:
         text = what.text + (f", in {what.unit}" if what.unit else "")
         # Words may be broken anywhere; compared without blanks.
         assert (text + f" [{shown}]").replace(" ", "") in words.replace(" ", ""), name
-    for choice in ("{iid", "iid|dirichlet|shards|owner", "forward|central|centred", "baffle|paper"):
+    for choice in (
+        "{iid",
+        "iid|dirichlet|shards|owner",
+        "forward|central|centred",
+        "adaptive|equal|variance",
+        "baffle|paper",
+    ):
         assert choice.startswith("{") or choice in words
     assert len(FIELDS) == len(CHANGED)
 
@@ -302,6 +336,52 @@ def test_an_interrupted_run_says_how_to_go_on(train, monkeypatch) -> None:
     assert told.status == 130
     assert told.error.strip() == "baffle: interrupted; go on with: baffle train --resume run"
     assert Path("run/ledger").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("whole", [(0, 310)]),
+        ("layers", [(0, 260), (260, 310)]),
+        ("*.weight", [(0, 256), (256, 260), (260, 300), (300, 310)]),
+        ("*.bias,1.*", [(0, 256), (256, 260), (260, 300), (300, 310)]),
+        ("1.bias", [(0, 256), (256, 260), (260, 310)]),
+        ("*", [(0, 310)]),
+    ],
+)
+def test_blocks_may_be_patterns_of_names_as_a_flag_and_in_a_file(text, blocks, train, command) -> None:
+    assert train("--rounds", 1, "--blocks", text).status == 0
+    plan = msgspec.msgpack.decode(list(Reader(Path("run/ledger")))[1])[0]
+    assert [tuple(block[:2]) for block in plan[13]] == blocks
+    value = text if text in ("whole", "layers") else text.split(",")
+    assert tomllib.loads(Path("run/settings.toml").read_text())["blocks"] == value
+    Path("mine.toml").write_text(tomli_w.dumps({"blocks": value}))
+    assert train("mine.toml", "--rounds", 1, out="again").status == 0
+    assert ledger("again") == ledger()
+    assert command("train", "run/settings.toml", "--out", "third", "--no-report").status == 0
+    assert ledger("third") == ledger()
+    # Resumed with what was written, and replayed from the ledger.
+    assert command("train", "--resume", "run", "--rounds", 2, "--no-report").status == 0
+    assert f"digest      {summary()['digest']}" in command("replay", "run").out
+
+
+@pytest.mark.parametrize(
+    ("flags", "batch"),
+    [
+        ((), 8),
+        (("--batch", 0), 2),  # √(96/(20 · 4)) is 1.1, and two is the least
+        (("--batch", 0, "--forwards", 2000), 5),
+        (("--batch", 0, "--forwards", 2000, "--clients", 1), 10),
+        (("--batch", 0, "--forwards", 2000, "--local-steps", 5), 2),
+        (("--batch", 0, "--forwards", 4), 1),  # two whole probes and two of the last layer leave no other choice
+    ],
+)
+def test_the_samples_of_a_probe_are_given_or_chosen(flags, batch, train) -> None:
+    assert train("--rounds", 1, *flags).status == 0
+    plan = msgspec.msgpack.decode(list(Reader(Path("run/ledger")))[1])[0]
+    assert plan[9] == batch
+    asked = dict(zip(flags[::2], flags[1::2], strict=True))
+    assert tomllib.loads(Path("run/settings.toml").read_text())["batch"] == asked.get("--batch", 8)
 
 
 def test_experiment_settings_print_in_full(train) -> None:

@@ -32,14 +32,16 @@ def test_reports_carry_what_the_wire_would() -> None:
 
 def test_who_is_unavailable_follows_from_the_key_the_round_and_the_attempt() -> None:
     made = simulation(sizes=(6,) * 20, unavailable=0.5)
-    engine = made.engine()
+    engine = made.gathering()
     played = play(made)
     present = [
         tuple(decode(data, Report).client for data in engine.gather(asked(played, attempt), played.state.parameters))
         for attempt in range(10)
     ]
     again = [
-        tuple(decode(data, Report).client for data in made.engine().gather(asked(played, n), played.state.parameters))
+        tuple(
+            decode(data, Report).client for data in made.gathering().gather(asked(played, n), played.state.parameters)
+        )
         for n in range(10)
     ]
     assert present == again
@@ -60,13 +62,13 @@ def test_a_client_that_answers_does_so_whoever_else_is_absent() -> None:
 
 def test_nobody_may_answer() -> None:
     played = play(simulation(sizes=(6, 6)))
-    engine = replace(played.simulation.engine(), unavailable=1.0)
+    engine = replace(played.simulation.gathering(), unavailable=1.0)
     assert engine.gather(played.plan, played.state.parameters) == []
 
 
 def test_the_engine_holds_no_state_between_rounds() -> None:
     made = simulation(msgspec.structs.replace(METHOD, local_steps=2))
-    engine = made.engine()
+    engine = made.gathering()
     played = play(made)
     before = played.state.parameters.copy()
     first = engine.gather(played.plan, played.state.parameters)

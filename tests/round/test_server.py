@@ -8,14 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baffle import DivergenceError, Gaussian, ReportError, SettingsError, Sgd, server
+from baffle import (
+    CentralDifference,
+    CentredDifference,
+    DivergenceError,
+    ForwardDifference,
+    Gaussian,
+    ReportError,
+    SettingsError,
+    Sgd,
+    server,
+)
 from baffle.bits import words
 from baffle.client import answer
+from baffle.directions import Orthogonal
+from baffle.keys import Key
 from baffle.messages import Report, decode, encode
 from baffle.packing import pack
 from baffle.parameters import digest
 from baffle.reconstruction import local_gradient, reconstruct
-from federation import FEATURES, KERNELS, METHOD, Network, play, simulation
+from federation import FEATURES, KERNELS, METHOD, Layered, Network, play, simulation
 
 
 def with_(method=METHOD, **changes):
@@ -47,7 +59,7 @@ def budgets(plan) -> np.ndarray:
 
 
 def test_a_plan_repeats_exactly_and_says_what_the_settings_say() -> None:
-    made = simulation(with_(groups=2, local_steps=2, forwards=16), (12, 8, 4, 12), quorum=0.6, batch=7)
+    made = simulation(with_(groups=2, local_steps=2, forwards=112, batch=7), (12, 8, 4, 12), quorum=0.6)
     header = made.header()
     state = header.start({})
     plan = server.plan(made.algorithm, header.federation, state)
@@ -55,11 +67,11 @@ def test_a_plan_repeats_exactly_and_says_what_the_settings_say() -> None:
     assert (plan.round, plan.attempt, plan.protocol) == (0, 0, 1)
     assert plan.cohort == (0, 1, 2, 3)
     assert plan.quorum == 3  # ⌈0.6 · 4⌉
-    assert plan.shape == (2, 2, 8)  # 16 passes over two steps
+    assert plan.shape == (2, 2, 8)  # 112 passes: 8 over 7 samples in each of two steps
     assert [(block.start, block.stop, block.budget) for block in plan.blocks] == [(0, 15, 4), (15, 27, 4)]
     assert plan.batch == 7
     assert plan.most_samples == 12
-    assert plan.forwards == 16
+    assert plan.forwards == 112
     assert decode(encode(plan), server.Plan) == plan
 
 
@@ -85,7 +97,7 @@ def test_the_ith_client_of_the_cohort_is_in_group_i_modulo_g(groups) -> None:
 
 
 def test_groups_steps_and_blocks_have_directions_that_share_nothing() -> None:
-    played = play(simulation(with_(groups=3, local_steps=2, forwards=24)))
+    played = play(simulation(with_(groups=3, local_steps=2, forwards=120)))
     keys = [played.plan.stream(g, h, b) for g in range(3) for h in range(2) for b in range(2)]
     assert len({words(key, 0, 0, 64) for key in keys}) == 12
 
@@ -93,7 +105,7 @@ def test_groups_steps_and_blocks_have_directions_that_share_nothing() -> None:
 def test_reports_of_equal_clients_differ_with_own_directions_and_agree_with_shared_ones() -> None:
     """Slopes of 32 bits and one sample: what differs is the directions, beyond a quantum of rounding."""
     for groups in (1, 3):
-        made = simulation(with_(groups=groups, bits=32), (1, 1, 1), batch=1)
+        made = simulation(with_(groups=groups, bits=32, forwards=8, batch=1), (1, 1, 1))
         made = server.replace(made, shares=[made.shares[0]] * 3)
         played = play(made)
         first, second, third = (integers_of(played, data) for data in played.reports)
@@ -122,7 +134,7 @@ def test_a_cohort_has_its_share_of_distinct_clients(share, clients, size) -> Non
 
 def test_a_plan_that_could_overflow_is_refused_and_the_largest_that_cannot_is_not() -> None:
     """32 bits · 2 clients · w samples · K · 17715 against 2⁶³."""
-    method = with_(bits=32, law=Gaussian(), forwards=64, blocks="whole")
+    method = with_(bits=32, law=Gaussian(), forwards=320, blocks="whole")
     largest = ((1 << 63) - 1) // (2 * 64 * 17715 * (2**31 - 1))
     header = simulation(method, (3, 3)).header()
     for most, fits in ((largest, True), (largest + 1, False)):
@@ -143,7 +155,7 @@ def test_a_plan_that_could_overflow_is_refused_and_the_largest_that_cannot_is_no
 def test_the_step_is_the_weighted_mean_of_the_clients_own_estimates(groups, steps, weight) -> None:
     """θ' = θ − η Σ_c w_c ĝ_c / Σ_c w_c with dense float64 directions, in which each client's ĝ_c is written out."""
     method = with_(
-        groups=groups, local_steps=steps, forwards=16 * steps, optimizer=Sgd(rate=0.5), bits=16, law=Gaussian()
+        groups=groups, local_steps=steps, forwards=80 * steps, optimizer=Sgd(rate=0.5), bits=16, law=Gaussian()
     )
     sizes = (12, 7, 3)
     played = play(simulation(method, sizes, weight=weight))
@@ -163,7 +175,7 @@ def test_the_step_is_the_weighted_mean_of_the_clients_own_estimates(groups, step
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_local_steps_replayed_from_a_clients_integers_are_what_the_server_rebuilds(steps) -> None:
-    method = with_(local_steps=steps, forwards=8 * steps, local_rate=0.2, optimizer=Sgd(rate=0.2 * steps))
+    method = with_(local_steps=steps, forwards=40 * steps, local_rate=0.2, optimizer=Sgd(rate=0.2 * steps))
     made = simulation(method, (12,))
     played = play(made)
     plan, theta = played.plan, played.state.parameters
@@ -182,7 +194,7 @@ def test_local_steps_replayed_from_a_clients_integers_are_what_the_server_rebuil
 
 def test_the_clients_own_step_lies_on_the_way_of_its_integers() -> None:
     """The second local step is measured at θ₀ − η ĝ₀: its slopes there, by an answer to a plan of one step."""
-    method = with_(local_steps=2, forwards=16, bits=32)
+    method = with_(local_steps=2, forwards=80, bits=32)
     made = simulation(method, (12,))
     played = play(made)
     own = integers_of(played, played.reports[0])
@@ -192,7 +204,7 @@ def test_the_clients_own_step_lies_on_the_way_of_its_integers() -> None:
 
     def moved(index):
         """Return the mean loss of the batch of step 1 at θ + σ z of that step's first direction, from `after`."""
-        client = made.engine().clients[0]
+        client = made.clients()[0]
         block = played.plan.blocks[0]
         batch, losses = client.batch(played.plan, 1), []
         for k in range(block.budget):
@@ -211,18 +223,70 @@ def test_the_clients_own_step_lies_on_the_way_of_its_integers() -> None:
 
 def test_the_estimate_points_where_the_gradient_does() -> None:
     """K = 100 n directions: the cosine to a difference quotient's gradient is √(K/(K + n)) = 0.995, or nearly so."""
-    method = with_(forwards=2700, blocks="whole", bits=16, optimizer=Sgd(rate=1.0), bound=4.0)
-    made = simulation(method, (12,), batch=12)
+    method = with_(forwards=2700 * 12, batch=12, blocks="whole", bits=16, optimizer=Sgd(rate=1.0), bound=4.0)
+    made = simulation(method, (12,))
     played = play(made)
     estimate = played.state.parameters - played.advance().state.parameters
     batch = made.shares[0].data.take(np.arange(12))
-    theta, network = played.state.parameters.astype(np.float64), Network()
-    exact = np.array(
-        [(network.loss(theta + 1e-6 * e, batch) - network.loss(theta - 1e-6 * e, batch)) / 2e-6 for e in np.eye(27)]
-    )
+    exact = exact_gradient(played.state.parameters, batch)
     cosine = estimate @ exact / np.linalg.norm(estimate) / np.linalg.norm(exact)
     assert cosine > 0.985
     assert np.linalg.norm(estimate) == pytest.approx(np.linalg.norm(exact), rel=0.1)
+
+
+def exact_gradient(parameters, batch) -> np.ndarray:
+    """Return difference quotients in float64, good to 1e-9."""
+    theta, network = parameters.astype(np.float64), Network()
+    return np.array(
+        [(network.loss(theta + 1e-5 * e, batch) - network.loss(theta - 1e-5 * e, batch)) / 2e-5 for e in np.eye(27)]
+    )
+
+
+@pytest.mark.parametrize("local_steps", [1, 2])
+@pytest.mark.parametrize("estimator", [CentralDifference(1e-4), ForwardDifference(1e-7)], ids=["central", "forward"])
+def test_a_block_with_all_its_orthogonal_directions_gets_the_gradient_itself(estimator, local_steps) -> None:
+    """Probes of the second layer cost less: there all sixteen are paid for, of the first layer seven or less."""
+    method = with_(
+        estimator=estimator, orthogonal=True, local_steps=local_steps, local_rate=1e-9, bits=32, bound=4.0, batch=12
+    )
+    passes = len(estimator.signs) * 14 + estimator.base + 1
+    method = with_(method, forwards=passes * 12 * local_steps, optimizer=Sgd(rate=1.0, momentum=0.0))
+    played = play(simulation(method, (12,), runtime=Layered()))
+    first, second = played.plan.blocks
+    assert (first.law, second.law, second.budget) == (Orthogonal(4), Orthogonal(4), 16)
+    assert 4 <= first.budget <= 7
+    estimate = (played.state.parameters.astype(np.float64) - played.advance().state.parameters)[15:]
+    sums = played.advance().record.aggregate.integers(played.plan)
+    rebuilt = reconstruct(played.plan, sums, 12, 27, KERNELS)
+    exact = exact_gradient(played.state.parameters, played.simulation.shares[0].data.take(np.arange(12)))
+    np.testing.assert_allclose(rebuilt[15:], exact[15:], rtol=1e-6, atol=3e-8)
+    np.testing.assert_allclose(estimate, exact[15:], atol=2e-7)  # through θ in float32
+    assert np.abs(rebuilt[:15] - exact[:15]).max() > 1e-2
+    assert np.abs(exact[15:]).min() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [ForwardDifference(1e-6), CentralDifference(1e-4), CentredDifference(1e-3)],
+    ids=["forward", "central", "centred"],
+)
+@pytest.mark.parametrize("budget", [8, 16])
+def test_orthogonal_directions_leave_no_weight_out(estimator, budget) -> None:
+    """The mean over 120 rounds' keys is the gradient, weight by weight, the first of a block as well as any other."""
+    method = with_(orthogonal=True, estimator=estimator, bits=32, bound=4.0, batch=12)
+    method = with_(method, forwards=12 * (2 * budget * len(estimator.signs) + estimator.base))
+    made = simulation(method, (12,))
+    header, client = made.header(), made.clients()[0]
+    state, estimates = header.start({}), []
+    for number in range(120):
+        federation = msgspec.structs.replace(header.federation, key=Key.root(number).secret)
+        plan = server.plan(method, federation, state)
+        assert [(block.law, block.budget) for block in plan.blocks] == [(Orthogonal(4), budget)] * 2
+        integers = answer(plan, state.parameters, client, made.runtime, KERNELS).integers(plan)
+        estimates.append(reconstruct(plan, integers[None], 1, 27, KERNELS))
+    exact = exact_gradient(state.parameters, made.shares[0].data.take(np.arange(12)))
+    errors = np.abs(np.mean(estimates, axis=0, dtype=np.float64) - exact)
+    assert (errors <= 4.5 * np.std(estimates, axis=0, dtype=np.float64) / np.sqrt(120) + 1e-5).all(), errors
 
 
 @given(st.permutations(range(6)))
@@ -299,7 +363,7 @@ def _raw(played, position: int, value) -> bytes:
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_report_is_left_out_with_its_reason_and_the_round_goes_on(kind) -> None:
     make, client, reason = BAD[kind]
-    played = play(simulation(with_(bits=5, forwards=7, blocks="whole")))
+    played = play(simulation(with_(bits=5, forwards=35, blocks="whole")))
     without = played.advance([played.reports[0], played.reports[2]])
     outcome = played.advance([make(played), played.reports[0], played.reports[2]])
     told = [why for who, why in outcome.record.left_out if who == client and re.search(re.escape(reason), why)]
@@ -336,7 +400,7 @@ def test_a_bad_report_does_not_keep_out_a_good_one_of_the_same_client() -> None:
 
 
 def test_bad_reports_alone_neither_crash_nor_move_the_model() -> None:
-    played = play(simulation(with_(bits=5, forwards=7, blocks="whole")))
+    played = play(simulation(with_(bits=5, forwards=35, blocks="whole")))
     outcome = played.advance([make(played) for make, _, _ in BAD.values()])
     assert outcome.record.aggregate is None
     assert len(outcome.record.left_out) == len(BAD) + 2  # and clients 0 and 2, who did not answer
@@ -456,6 +520,6 @@ def test_answers_do_not_depend_on_who_else_is_in_the_cohort() -> None:
     made = simulation(sizes=(12, 12, 12))
     played = play(made)
     assert FEATURES == 4
-    for number, client in enumerate(made.engine().clients):
+    for number, client in enumerate(made.clients()):
         alone = answer(played.plan, played.state.parameters, client, made.runtime, KERNELS)
         assert encode(alone) == played.reports[number]

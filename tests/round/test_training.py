@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from baffle import Adam, DivergenceError, Gaussian, Sgd
+from baffle import Adam, DivergenceError, Gaussian, Rademacher, Sgd
 from baffle import run as runs
 from baffle.kernels import PlainKernels
 from baffle.messages import Round, decode
@@ -28,8 +28,8 @@ def rounds_of(folder) -> list[Round]:
 
 def test_training_learns() -> None:
     """30 rounds of 200 probes on 36 samples; a classifier of chance alone has a loss of ln 3 = 1.0986."""
-    method = with_(forwards=200, optimizer=Adam(rate=0.05), law=Gaussian())
-    made = simulation(method, (60, 60, 60), batch=60)
+    method = with_(forwards=200 * 60, batch=60, optimizer=Adam(rate=0.05), law=Gaussian())
+    made = simulation(method, (60, 60, 60))
     result = made.run(60)
     start = made.evaluate(made.header().start({}).parameters)
     assert start.loss > 1.0
@@ -51,22 +51,34 @@ def test_another_seed_is_another_run() -> None:
     assert simulation(seed=1).run(2).digest != simulation(seed=2).run(2).digest
 
 
-@pytest.mark.parametrize("blocks", ["whole", "layers"])
-def test_neither_kernels_nor_threads_change_a_bit(blocks, tmp_path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks": "whole"},
+        {"blocks": "layers"},
+        {"allocation": "adaptive", "orthogonal": True, "forwards": 150},
+        {"allocation": "variance", "blocks": ("*.bias",), "law": Rademacher(), "forwards": 200},
+    ],
+    ids=str,
+)
+def test_neither_kernels_nor_threads_change_a_bit(changes, tmp_path) -> None:
     pytest.importorskip("numba")
     from baffle.kernels.compiled import CompiledKernels
 
-    method = with_(law=Gaussian(), blocks=blocks, groups=2, local_steps=2, forwards=16)
+    method = with_(**({"law": Gaussian(), "groups": 2, "local_steps": 2, "forwards": 80} | changes))
     ledgers = set()
     for number, kernels in enumerate(
-        [PlainKernels(), PlainKernels(slice_size=8), CompiledKernels(), CompiledKernels(threads=3, slice_size=8)]
+        [PlainKernels(), PlainKernels(slice_size=8), CompiledKernels(), CompiledKernels(threads=3, room=16)]
     ):
         simulation(method, kernels=kernels).run(4, out=tmp_path / str(number))
         ledgers.add(ledger_bytes(tmp_path / str(number)))
     assert len(ledgers) == 1
 
 
-def test_torch_in_float64_writes_one_ledger_with_any_threads_and_either_kernels(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "method", [METHOD, with_(allocation="adaptive", orthogonal=True, batch=0, forwards=400)], ids=["plain", "adaptive"]
+)
+def test_torch_in_float64_writes_one_ledger_with_any_threads_and_either_kernels(method, tmp_path) -> None:
     torch = pytest.importorskip("torch")
     from torch import nn
 
@@ -76,14 +88,11 @@ def test_torch_in_float64_writes_one_ledger_with_any_threads_and_either_kernels(
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(FEATURES, 8), nn.Hardswish(), nn.Linear(8, 3))
     before, ledgers = torch.get_num_threads(), set()
-    try:
-        for number, (threads, kernels, chunk) in enumerate([(1, KERNELS, 1024), (2, fastest(), 3)]):
-            torch.set_num_threads(threads)
-            runtime = TorchRuntime(model, device="cpu", precision="float64", drawn=True, chunk=chunk)
-            simulation(runtime=runtime, kernels=kernels).run(4, out=tmp_path / str(number))
-            ledgers.add(ledger_bytes(tmp_path / str(number)))
-    finally:
-        torch.set_num_threads(before)
+    for number, (threads, kernels, chunk) in enumerate([(1, KERNELS, 1024), (2, fastest(), 3)]):
+        runtime = TorchRuntime(model, device="cpu", precision="float64", drawn=True, chunk=chunk, threads=threads)
+        simulation(method, runtime=runtime, kernels=kernels).run(4, out=tmp_path / str(number))
+        ledgers.add(ledger_bytes(tmp_path / str(number)))
+    assert torch.get_num_threads() == before
     assert len(ledgers) == 1
 
 
@@ -148,7 +157,7 @@ def test_one_client_whose_losses_are_never_finite_harms_nobody(tmp_path) -> None
     for record in rounds_of(tmp_path):
         assert record.answered == (0, 1)
         assert record.left_out == ((2, "no probe had a finite loss"),)
-    engine = made.engine()
+    engine = made.gathering()
     absent = Training(made.algorithm, made.header().federation, _Without(engine, 2), KERNELS, *_ignore())
     assert digest(absent.run(made.header().start({}), 4).parameters) == result.digest
 
@@ -176,7 +185,7 @@ def test_a_probe_that_is_missing_everywhere_costs_a_little_and_harms_nothing() -
         losses[0] = np.nan
         return losses
 
-    method = with_(forwards=40, optimizer=Adam(rate=0.05))
+    method = with_(forwards=200, optimizer=Adam(rate=0.05))
     clean = simulation(method, (30, 30)).run(30)
     spoilt = simulation(method, (30, 30), runtime=Watched(Network(), spoil)).run(30)
     assert clean.digest != spoilt.digest
@@ -210,7 +219,7 @@ def test_a_round_counts_only_once_it_is_on_disk() -> None:
     training = Training(
         made.algorithm,
         made.header().federation,
-        made.engine(),
+        made.gathering(),
         KERNELS,
         refuse,
         lambda *state: seen.append(state),
@@ -223,7 +232,7 @@ def test_a_round_counts_only_once_it_is_on_disk() -> None:
 def test_rounds_are_counted_in_all() -> None:
     made = simulation()
     header = made.header()
-    training = Training(made.algorithm, header.federation, made.engine(), KERNELS, *_ignore())
+    training = Training(made.algorithm, header.federation, made.gathering(), KERNELS, *_ignore())
     whole = training.run(header.start({}), 6)
     halves = training.run(training.run(header.start({}), 2), 6)
     assert whole.round == halves.round == 6

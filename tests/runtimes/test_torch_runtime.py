@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -11,20 +12,12 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.func import functional_call  # noqa: E402
 
-from baffle.errors import ModelError  # noqa: E402
+from baffle.errors import ModelError, SettingsError  # noqa: E402
 from baffle.keys import Key  # noqa: E402
 from baffle.models.lenet import lenet  # noqa: E402
 from baffle.parameters import Constant, Given, Uniform  # noqa: E402
 from baffle.runtimes.torch import TorchRuntime, cross_entropy, layout_of  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+from runtimes.networks import EXPORTED, REFUSED, TRACED, batches_of, head, probes_of, spans_of, told  # noqa: E402
 
 
 def mlp() -> nn.Module:
@@ -175,6 +168,36 @@ def test_evaluation_is_the_mean_over_samples_not_over_batches() -> None:
     assert got.accuracy == (outputs.argmax(1).numpy() == whole[1]).mean()
 
 
+@pytest.mark.parametrize("kind", [*TRACED, "batch norm", "in place", "images in place", "data"])
+def test_an_evaluation_is_the_modules_own(kind) -> None:
+    """As the first call, and after others that left other values behind."""
+    make, shape = (TRACED | EXPORTED | REFUSED)[kind]
+    model = make()
+    runtime = TorchRuntime(model, device="cpu", precision="float64", chunk=4, threads=2)
+    parts = batches_of(shape, (9, 1, 2))
+    whole = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    for point in points(runtime, 2):
+        evaluation = runtime.evaluate(point, parts)
+        if kind != "data":  # it looks at what samples come together
+            assert evaluation.loss == pytest.approx(naive(model, runtime, point, whole, cross_entropy), rel=1e-12)
+        assert evaluation.loss == pytest.approx(runtime.losses([point], [whole])[0, 0], rel=1e-12) or kind == "data"
+        runtime.sweep(probes_of(runtime, spans_of(runtime.layout, "layers"), budget=1), parts)
+
+
+def test_an_evaluation_takes_images_in_any_layout() -> None:
+    model, data = lenet(1, 3), [batch((1, 9, 7), 5, 1), batch((1, 9, 7), 2, 2)]
+    found = {
+        TorchRuntime(model, device="cpu", channels_last=last, capture=capture).evaluate(
+            np.concatenate([parameter.detach().ravel() for parameter in model.parameters()]), data
+        )
+        for last in (None, False, True)
+        for capture in (False, True)
+    }
+    losses, accuracies = zip(*found, strict=True)
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=2e-6)
+    assert len(set(accuracies)) == 1
+
+
 def test_where_targets_are_no_classes_there_is_no_accuracy() -> None:
     runtime = TorchRuntime(nn.Linear(4, 1), nn.functional.mse_loss, device="cpu")
     data = [(np.ones((3, 4), np.float32), np.ones((3, 1), np.float32))]
@@ -202,6 +225,44 @@ def test_the_model_is_copied_and_stays_as_it_was() -> None:
     np.testing.assert_array_equal(runtime.losses(some, data), losses)
     for name, array in runtime.given.items():
         np.testing.assert_array_equal(array, given[name])
+
+
+def state_of(model):
+    """Return all that a module is made of, the names of its attributes included."""
+    return {
+        path: (
+            module.training,
+            sorted(vars(module)),
+            {name: (tensor.clone(), tensor.requires_grad) for name, tensor in module.named_parameters(recurse=False)},
+            {name: tensor.clone() for name, tensor in module.named_buffers(recurse=False)},
+            len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks),
+        )
+        for path, module in model.named_modules()
+    }
+
+
+def assert_as_it_was(model, before) -> None:
+    for path, (training, attributes, parameters, buffers, hooks) in state_of(model).items():
+        assert (training, attributes, hooks) == (before[path][0], before[path][1], before[path][4])
+        for name, (tensor, wanted) in parameters.items():
+            assert torch.equal(tensor, before[path][2][name][0])
+            assert wanted == before[path][2][name][1]
+        for name, tensor in buffers.items():
+            assert torch.equal(tensor, before[path][3][name])
+
+
+@pytest.mark.parametrize("kind", ["hook", "frozen", "batch norm", "constants", "in place", "weight norm", "data"])
+def test_capture_leaves_the_users_module_and_random_stream_as_they_were(kind) -> None:
+    make, shape = (TRACED | EXPORTED | REFUSED)[kind]
+    model = make()
+    before, stream = state_of(model), torch.get_rng_state()
+    runtime = TorchRuntime(model, device="cpu")
+    data = batches_of(shape, (6, 3))
+    runtime.costs(runtime.layout.blocks("layers"), data[0])
+    runtime.sweep(probes_of(runtime, spans_of(runtime.layout, "layers"), budget=2), data)
+    runtime.evaluate(points(runtime, 1)[0], data)
+    assert_as_it_was(model, before)
+    assert torch.equal(torch.get_rng_state(), stream)
 
 
 def test_dropout_is_off() -> None:
@@ -283,12 +344,11 @@ def test_a_model_that_gives_too_few_outputs_is_told_so() -> None:
         runtime.losses(points(runtime, 1), [batch((5,), 6, 0)])
 
 
-@pytest.mark.parametrize("chunk", [0, -3])
-def test_a_chunk_of_no_sample_is_refused(chunk) -> None:
-    from baffle.errors import SettingsError
-
-    with pytest.raises(SettingsError, match="chunk"):
-        TorchRuntime(mlp(), device="cpu", chunk=chunk)
+@pytest.mark.parametrize("number", [0, -3])
+@pytest.mark.parametrize("name", ["chunk", "threads", "memory"])
+def test_a_chunk_of_no_sample_no_thread_and_no_memory_are_refused(name, number) -> None:
+    with pytest.raises(SettingsError, match=name):
+        TorchRuntime(mlp(), device="cpu", **{name: number})
 
 
 def test_token_inputs_stay_whole_numbers() -> None:
@@ -404,3 +464,72 @@ def test_the_runtime_is_one_as_the_protocol_says() -> None:
     for name in ("layout", "given", "precision", "losses", "evaluate"):
         assert hasattr(runtime, name)
     assert runtime.precision == np.float32
+
+
+# How it travels.
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("kind", ["lenet", "tied", "frozen", "batch norm", "constants", "tokens", "in place"])
+def test_a_runtime_travels_with_all_that_it_is(kind, used, precision) -> None:
+    make, shape = (TRACED | EXPORTED)[kind]
+    runtime = TorchRuntime(make(), device="cpu", precision=precision, drawn=True, threads=2, chunk=5)
+    data, blocks = batches_of(shape, (6, 3)), None
+    if used:
+        runtime.sweep(probes_of(runtime, spans_of(runtime.layout, "layers")), data)
+    again = pickle.loads(pickle.dumps(runtime))
+    assert again.layout == runtime.layout
+    assert (again.precision, again.chunk, again.threads) == (runtime.precision, 5, 2)
+    assert again.given.keys() == runtime.given.keys()
+    for name, array in runtime.given.items():
+        np.testing.assert_array_equal(again.given[name], array)
+    some = points(runtime, 2)
+    np.testing.assert_array_equal(again.losses(some, data), runtime.losses(some, data))
+    blocks = probes_of(runtime, spans_of(runtime.layout, "layers"))
+    for one, other in zip(again.sweep(blocks, data), runtime.sweep(blocks, data), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again.evaluate(some[0], data) == runtime.evaluate(some[0], data)
+    assert again.costs(runtime.layout.blocks("layers"), data[0]) == runtime.costs(
+        runtime.layout.blocks("layers"), data[0]
+    )
+
+
+def test_constants_in_float64_travel_in_float64() -> None:
+    """Buffers and frozen parameters are no part of θ: nothing rounds them."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double().eval()
+    model[0].requires_grad_(False)
+    model[1].running_mean += torch.rand(4, dtype=torch.float64)
+    runtime = TorchRuntime(model, device="cpu", precision="float64")
+    again = pickle.loads(pickle.dumps(runtime))
+    some, data = points(runtime, 2), [batch((5,), 6, 0)]
+    np.testing.assert_array_equal(again.losses(some, data), runtime.losses(some, data))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_module_that_keeps_what_it_has_seen_travels(used, caplog) -> None:
+    """Capture shows a module what can't be copied."""
+    model = Watching()
+    runtime, data = TorchRuntime(model, device="cpu"), [batch((5,), 6, 0)]
+    blocks = probes_of(runtime, spans_of(runtime.layout, "layers"))
+    expected = runtime.losses(blocks[0], data)
+    if used:
+        np.testing.assert_allclose(runtime.sweep(blocks, data)[0], expected, rtol=2e-6)
+        runtime.evaluate(blocks[0].parameters, data)
+    again = pickle.loads(pickle.dumps(runtime))
+    np.testing.assert_array_equal(again.losses(blocks[0], data), expected)
+    assert model.last is None
+    assert not model.seen
+    assert not told(caplog)
+
+
+class Watching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(5, 4), head()
+        self.last, self.seen = None, []
+
+    def forward(self, x):
+        self.last = torch.tanh(self.first(x))
+        self.seen.append(self.last)
+        return self.head(self.last)

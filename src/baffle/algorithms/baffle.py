@@ -11,14 +11,18 @@ from dataclasses import replace
 import msgspec
 
 from baffle import allocation, checks
-from baffle.directions import Gaussian, Law, Rademacher
+from baffle.allocation import RULES, Candidate, Rule
+from baffle.directions import Gaussian, Law, Orthogonal, Rademacher
+from baffle.directions.orthogonal import LARGEST_ORDER
 from baffle.errors import SettingsError
 from baffle.estimators import CentredDifference, Estimator, ForwardDifference
-from baffle.messages import BlockPlan
+from baffle.messages import MOST_SLOPES, BlockPlan
 from baffle.optimizers import Adam, ExponentialAverage, Optimizer, clip_by_largest
-from baffle.parameters import BlockRule, Vector
+from baffle.parameters import Block, BlockRule, Vector
 from baffle.server import Federation, State
 
+NEAR = 4
+"""Orthogonal directions are worth it for a budget of at least this part of a block's size."""
 LAST_RATE = 0.02
 """Share of the rate that is left at the end of annealing."""
 
@@ -41,14 +45,20 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         SettingsError: a field is out of its range.
     """
 
-    forwards: int = 100
-    """Forward equivalents a client spends in a round: passes over its mini-batch, all local steps together; ≥ 1."""
+    forwards: int = 3200
+    """Forward equivalents a client spends in a round: passes over one sample, all local steps together; ≥ 1."""
+    batch: int = 0
+    """B, samples of a client's mini-batch, which all probes of a step see; 0 lets `allocation.samples` choose."""
     estimator: Estimator = CentredDifference(scale=1e-2)
     """How losses become slopes."""
-    law: Law = Rademacher()
+    law: Gaussian | Rademacher = Rademacher()
     """What directions are drawn from."""
     blocks: BlockRule = "layers"
-    """What is displaced together: the "whole" vector, or one of the "layers" at a time, with equal budgets."""
+    """What is displaced together: the "whole" vector, one of the "layers" at a time, or patterns of tensor names."""
+    allocation: Rule = "adaptive"
+    """How blocks share the forwards: "adaptive" to the slopes seen, at "equal" prices, or for least "variance"."""
+    orthogonal: bool = True
+    """Whether blocks with a budget of a quarter of their size or more get orthogonal directions, not the law's."""
     groups: int = 1
     """Sets of directions, ≥ 1: 1 shares one among all, the cohort's size (or more) gives each client its own, which
     has the variance of the average of that many estimates, but needs single reports."""
@@ -65,7 +75,7 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     """η of those steps, > 0."""
     clip: float = 0.3
     """Largest entry of the estimate, ≥ 0; 0 means no bound."""
-    optimizer: Optimizer = Adam(rate=2e-2, beta1=0.9, beta2=0.99)
+    optimizer: Optimizer = Adam(rate=2e-2, beta1=0.5, beta2=0.99)
     """What the server does with the estimate."""
     average: ExponentialAverage = ExponentialAverage(decay=0.995)
     """Of the weights, for evaluation."""
@@ -75,6 +85,8 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in ("forwards", "groups", "local_steps"):
             checks.at_least(name, getattr(self, name), 1)
+        checks.at_least("batch", self.batch, 0)
+        checks.one_of("allocation", self.allocation, RULES)
         for name in ("bound", "local_rate"):
             checks.positive(name, getattr(self, name))
         for name in ("spread", "clip", "anneal"):
@@ -82,17 +94,19 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         checks.within("bits", self.bits, 2, 32)
 
     @classmethod
-    def paper(cls, directions: int = 100) -> Baffle:
-        """Return the paper's settings with K = `directions`, shared by all clients, and slopes of 16 bits.
+    def paper(cls, directions: int = 100, batch: int = 32) -> Baffle:
+        """Return the paper's settings with K = `directions` on `batch` samples, shared by all clients, in 16 bits.
 
         Its public code draws each client's directions apart and clips each client's estimate, which the protocol that
         the paper describes can't do: integers of shared directions are summed. `groups` gives clients their own.
         """
         return cls(
-            forwards=directions + 1,
+            forwards=(directions + 1) * batch,
+            batch=batch,
             estimator=ForwardDifference(scale=1e-4),
             law=Gaussian(),
             blocks="whole",
+            orthogonal=False,
             bits=16,
             clip=0.3,
             optimizer=Adam(rate=1e-2, beta1=0.9, beta2=0.99, weight_decay=5e-4),
@@ -103,22 +117,63 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         """Return G for a cohort of that many clients: no more than clients."""
         return min(self.groups, cohort)
 
+    def batch_of(self, federation: Federation) -> int:
+        """Return B: what is set, or what the rule says, but no more than leaves each block its least directions."""
+        if self.batch:
+            return self.batch
+        least = self.estimator.least * len(self.estimator.signs) * sum(self._costs(federation)) + self._once(federation)
+        chosen = allocation.samples(self.forwards, federation.cohort_size, self.local_steps)
+        return max(1, min(chosen, math.floor(self.forwards / (self.local_steps * least))))
+
+    def _costs(self, federation: Federation) -> tuple[float, ...]:
+        """Return what a probe of each block costs, in forward passes."""
+        return federation.costs or (1.0,) * len(federation.layout.blocks(self.blocks))
+
+    def _once(self, federation: Federation) -> float:
+        """Return the forward passes of a step that are no probes: the base, and what lies before the blocks."""
+        return self.estimator.base + 1.0 - min(self._costs(federation))
+
     def blocks_of(self, federation: Federation, state: State) -> tuple[BlockPlan, ...]:
-        """Return the blocks with equal budgets, and bounds that follow the slopes seen.
+        """Return the blocks with budgets and bounds that follow the slopes seen.
 
         Raises:
             SettingsError: `forwards` leaves a block too few directions.
         """
         blocks = federation.layout.blocks(self.blocks)
-        passes = self.forwards // self.local_steps - self.estimator.base
+        costs = self._costs(federation)
+        probes = self.forwards / (self.local_steps * self.batch_of(federation)) - self._once(federation)
+        candidates = [
+            self._candidate(block, cost, state.squares[number] if state.squares else 0.0)
+            for number, (block, cost) in enumerate(zip(blocks, costs, strict=True))
+        ]
         try:
-            budgets = allocation.equal(passes // len(self.estimator.signs), len(blocks), self.estimator.least)
+            budgets = allocation.share(probes, candidates, [RULES[self.allocation](block) for block in candidates])
         except SettingsError as error:
-            raise SettingsError("forwards", self.forwards, error.rule) from None
+            rule = f"on {self.batch_of(federation)} samples a probe {error.rule}"
+            raise SettingsError("forwards", self.forwards, rule) from None
         return tuple(
-            BlockPlan(block.start, block.stop, budget, self._bound(federation, state, number), self.law)
+            BlockPlan(
+                block.start,
+                block.stop,
+                budget,
+                self._bound(federation, state, number),
+                self._law(block, budget),
+                costs[number],
+            )
             for number, (block, budget) in enumerate(zip(blocks, budgets, strict=True))
         )
+
+    def _candidate(self, block: Block, cost: float, square: float) -> Candidate:
+        order = _order(block.size)
+        most = 1 << order if self.orthogonal and order <= LARGEST_ORDER else MOST_SLOPES
+        least = self.estimator.least
+        return Candidate(block.size, cost * len(self.estimator.signs), square, max(most, least), least)
+
+    def _law(self, block: Block, budget: int) -> Law:
+        """Return what a block's directions are drawn from."""
+        order = _order(block.size)
+        near = self.orthogonal and order <= LARGEST_ORDER and NEAR * budget >= block.size and budget <= 1 << order
+        return Orthogonal(order) if near else self.law
 
     def _bound(self, federation: Federation, state: State, block: int) -> float:
         if not (state.squares and self.spread):
@@ -138,3 +193,8 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     def start(self, parameters: Vector) -> State:
         """Return the state before the first round."""
         return State(parameters, parameters, self.optimizer.init(parameters.size))
+
+
+def _order(size: int) -> int:
+    """Return log₂ of the smallest power of two that is at least `size`."""
+    return (size - 1).bit_length()

@@ -36,7 +36,7 @@ class Display:
         name = "paper's BAFFLE" if experiment.algorithm == "paper" else "Baffle"
         self._console.print(
             f"{name}: {experiment.model} of {parameters:,} weights on {experiment.dataset}, {clients} clients, "
-            f"{experiment.forwards} forward passes a client and round → {out}",
+            f"{experiment.forwards:,} forward passes a client and round → {out}",
             soft_wrap=True,
         )
         self._bar = Bar(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from baffle.directions.gaussian import Gaussian
+from baffle.directions.orthogonal import Orthogonal
 from baffle.directions.rademacher import Rademacher
 
-Law: TypeAlias = Gaussian | Rademacher
-"""What a plan may name. A law has `deviation`, `peak` and `entries(key, direction, start, stop)`."""
+Law: TypeAlias = Gaussian | Orthogonal | Rademacher
+"""What a plan may name.
 
-__all__ = ["Gaussian", "Law", "Rademacher"]
+A law has `deviation`, `peak`, `most` and `entries(key, direction, start, stop)`; one of signs has `packed`, too.
+"""
+
+__all__ = ["Gaussian", "Law", "Orthogonal", "Rademacher"]

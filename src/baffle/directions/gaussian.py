@@ -43,7 +43,9 @@ class Gaussian(msgspec.Struct, frozen=True, tag_field="law", tag="gaussian"):
     """Root mean square of an entry, in table units: exact but for the rounding of the square root."""
     peak: ClassVar[int] = 17715
     """Largest magnitude of an entry, in table units."""
+    most: ClassVar[None] = None
+    """Most directions, and most weights: any number."""
 
     def entries(self, key: Key, direction: int, start: int, stop: int) -> NDArray[np.int16]:
         """Return entries `start` to `stop` of a direction, int16 [stop − start]."""
-        return table()[np.frombuffer(bits.words(key, direction, 2 * start, 2 * stop), "<u2")]
+        return table().take(np.frombuffer(bits.words(key, direction, 2 * start, 2 * stop), "<u2"))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle import bits
+from baffle.directions import signs
 from baffle.keys import Key
 
 
@@ -24,10 +25,13 @@ class Rademacher(msgspec.Struct, frozen=True, tag_field="law", tag="rademacher")
     """Root mean square of an entry."""
     peak: ClassVar[int] = 1
     """Largest magnitude of an entry."""
+    most: ClassVar[None] = None
+    """Most directions, and most weights: any number."""
+
+    def packed(self, key: Key, direction: int, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return the bits of entries `start` to `stop` of a direction: bytes ⌊start/8⌋ to ⌈stop/8⌉, uint8."""
+        return np.frombuffer(bits.words(key, direction, start // 8, (stop + 7) // 8), np.uint8)
 
     def entries(self, key: Key, direction: int, start: int, stop: int) -> NDArray[np.int8]:
         """Return entries `start` to `stop` of a direction, int8 [stop − start]."""
-        first = start // 8
-        packed = np.frombuffer(bits.words(key, direction, first, (stop + 7) // 8), np.uint8)
-        signs = np.unpackbits(packed, bitorder="little")[start - 8 * first : stop - 8 * first].view(np.int8)
-        return 2 * signs - 1
+        return signs.expand(self.packed(key, direction, start, stop), start, stop)

@@ -16,5 +16,9 @@ class Engine(Protocol):
         """Return the encoded reports that came in for `plan`, given θ [n] at its version."""
         ...
 
+    def close(self) -> None:
+        """Give back what a round needed."""
+        ...
+
 
 __all__ = ["Engine", "Local"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from baffle.client import Client, answers
+from baffle.engines.presence import present
 from baffle.kernels import Kernels
 from baffle.keys import Key
 from baffle.messages import Plan, encode
@@ -31,8 +32,8 @@ class Local:
 
     def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
         """Return the encoded reports of the clients that are there."""
-        present = [self.clients[number] for number in plan.cohort]
-        if self.unavailable and self.chance is not None:
-            draws = self.chance.fold(plan.round, plan.attempt).generator().random(len(present))
-            present = [client for client, draw in zip(present, draws, strict=True) if draw >= self.unavailable]
-        return [encode(report) for report in answers(plan, parameters, present, self.runtime, self.kernels)]
+        there = present(plan, self.clients, self.unavailable, self.chance)
+        return [encode(report) for report in answers(plan, parameters, there, self.runtime, self.kernels)]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to give back."""

@@ -20,11 +20,25 @@ class Kernels(Protocol):
     def displace(
         self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, direction: int
     ) -> None:
-        """Write base + step · z into `out` [m], in the arrays' own type, z being the law's integers."""
+        """Write base + step · z into `out` [m], in the arrays' own type, z being the law's integers.
+
+        Raises:
+            SettingsError: the law has no such direction, or none so long.
+        """
+        ...
+
+    def displace_many(
+        self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, first: int
+    ) -> None:
+        """Write what `displace` writes for directions `first`, `first` + 1, ... into the rows of `out` [k, m]."""
         ...
 
     def accumulate(self, total: NDArray[np.int64], weights: NDArray[np.int64], law: Law, key: Key) -> None:
-        """Add Σₖ weights[k] · zₖ to `total` [m]; the caller has made sure that nothing overflows."""
+        """Add Σₖ weights[k] · zₖ to `total` [m]; the caller has made sure that nothing overflows.
+
+        Raises:
+            SettingsError: the law has no such direction, or none so long.
+        """
         ...
 
 

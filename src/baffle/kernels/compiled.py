@@ -3,115 +3,130 @@
 # pyright: standard
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from baffle import bits, checks
-from baffle.directions import Gaussian, Law
+from baffle import checks
+from baffle.directions import Gaussian, Law, Orthogonal, Rademacher
 from baffle.directions.gaussian import table
+from baffle.directions.orthogonal import SIGNS, patterns
+from baffle.directions.signs import octets
 from baffle.errors import SettingsError
+from baffle.kernels import hadamard, loops, streams
+from baffle.kernels.sharing import share
 from baffle.keys import Key
 
+WORTH = 1 << 18
+"""Entries from which on other threads are asked to help: handing work over costs tens of microseconds."""
 
-@njit(cache=True, nogil=True)
-def _displace_table(out, base, step, words, values):
-    for i in range(out.size):
-        out[i] = base[i] + step * out.dtype.type(values[words[i]])
+TRANSFORM = 4.0
+"""Cost of an entry in one step of a transform, in entries of directions added up."""
 
-
-@njit(cache=True, nogil=True)
-def _displace_signs(out, base, step, packed):
-    one = out.dtype.type(1)
-    for byte in range(out.size >> 3):
-        for bit in range(8):
-            i = 8 * byte + bit
-            sign = out.dtype.type(2 * ((packed[byte] >> bit) & 1)) - one
-            out[i] = base[i] + step * sign
-    for i in range(out.size & ~7, out.size):
-        sign = out.dtype.type(2 * ((packed[i >> 3] >> (i & 7)) & 1)) - one
-        out[i] = base[i] + step * sign
-
-
-@njit(cache=True, nogil=True)
-def _accumulate_table(total, weight, words, values):
-    for i in range(total.size):
-        total[i] += weight * values[words[i]]
-
-
-@njit(cache=True, nogil=True)
-def _accumulate_signs(total, weight, packed):
-    for byte in range(total.size >> 3):
-        for bit in range(8):
-            total[8 * byte + bit] += weight * (2 * np.int64((packed[byte] >> bit) & 1) - 1)
-    for i in range(total.size & ~7, total.size):
-        total[i] += weight * (2 * np.int64((packed[i >> 3] >> (i & 7)) & 1) - 1)
+Piece: TypeAlias = tuple[int, int, int, int]
+"""Rows and columns of a matrix of entries, a direction a row: first row, rows, first column, the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledKernels:
-    """numba: words are expanded and used in one pass, a slice at a time, slices shared among threads.
-
-    The threads are Python's, not numba's own: those share OpenMP's settings with PyTorch, and a parallel loop of a few
-    microseconds that waits for a busy core takes milliseconds.
-    """
+    """numba: words are made and expanded a piece at a time, pieces shared among threads."""
 
     threads: int = 1
-    """Slices worked on at once, ≥ 1."""
-    slice_size: int = 1 << 16
-    """Weights a slice, a multiple of 8; a slice's arrays fit a core's cache."""
+    """Pieces worked on at once, ≥ 1."""
+    room: int = 1 << 19
+    """Bytes of random words a piece, a multiple of 16; more of them cost fewer calls, and memory twice."""
 
     def __post_init__(self) -> None:
         checks.at_least("threads", self.threads, 1)
-        if self.slice_size < 8 or self.slice_size % 8:
-            raise SettingsError("slice_size", self.slice_size, "must be a multiple of 8, at least 8")
+        if self.room < 16 or self.room % 16:
+            raise SettingsError("room", self.room, "must be a multiple of 16, at least 16")
 
     def displace(
         self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, direction: int
     ) -> None:
         """Write base + step · z into `out` [m]."""
+        self.displace_many(out[None], base, step, law, key, direction)
+
+    def displace_many(
+        self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, first: int
+    ) -> None:
+        """Write base + step · zₖ into row k − `first` of `out` [directions, m]; fastest where `out` is contiguous."""
         factor = out.dtype.type(step)
 
-        def work(part: slice) -> None:
+        def work(piece: Piece) -> None:
+            row, rows, start, stop = piece
             if isinstance(law, Gaussian):
-                _displace_table(out[part], base[part], factor, _table_words(key, direction, part), table())
+                words, stride = _words(key, first + row, rows, start, stop)
+                loops.displace_table(out, base, factor, words, stride, table(), row, rows, start, stop)
             else:
-                _displace_signs(out[part], base[part], factor, _sign_bytes(key, direction, part))
+                packed, stride = _packed(law, key, first + row, rows, start, stop)
+                loops.displace_signs(out, base, factor, packed, stride, _octets(), row, rows, start, stop)
 
-        self._share(work, out.size)
+        pieces = [piece for column in self._pieces(law, *out.shape, together=1) for piece in column]
+        share(work, pieces, self.threads if out.size >= WORTH else 1)
 
     def accumulate(self, total: NDArray[np.int64], weights: NDArray[np.int64], law: Law, key: Key) -> None:
         """Add Σₖ weights[k] · zₖ to `total` [m]."""
-        directions = np.flatnonzero(weights).tolist()
-
-        def work(part: slice) -> None:
-            for direction in directions:
-                if isinstance(law, Gaussian):
-                    words = _table_words(key, direction, part)
-                    _accumulate_table(total[part], weights[direction], words, table())
-                else:
-                    _accumulate_signs(total[part], weights[direction], _sign_bytes(key, direction, part))
-
-        self._share(work, total.size)
-
-    def _share(self, work: Callable[[slice], None], size: int) -> None:
-        parts = [slice(start, min(start + self.slice_size, size)) for start in range(0, size, self.slice_size)]
-        if self.threads == 1 or len(parts) == 1:
-            for part in parts:
-                work(part)
+        if isinstance(law, Orthogonal) and hadamard.pays(law, weights.size, total.size, TRANSFORM):
+            hadamard.accumulate(total, weights, law, key, loops.transform)
             return
-        with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(work, parts):
-                pass
+
+        def work(column: list[Piece]) -> None:
+            for row, rows, start, stop in column:
+                here = weights[row : row + rows]
+                if isinstance(law, Gaussian):
+                    words, stride = _words(key, row, rows, start, stop)
+                    loops.accumulate_table(total, here, words, stride, table(), start, stop)
+                else:
+                    packed, stride = _packed(law, key, row, rows, start, stop)
+                    loops.accumulate_signs(total, here, packed, stride, _octets(), start, stop)
+
+        columns = self._pieces(law, weights.size, total.size, together=8)
+        share(work, columns, self.threads if weights.size * total.size >= WORTH else 1)
+
+    def _pieces(self, law: Law, directions: int, size: int, together: int) -> list[list[Piece]]:
+        """Return the pieces of each run of columns, as wide as leaves room for `together` directions."""
+        entries, unit = (self.room // 2, 8) if isinstance(law, Gaussian) else (self.room * 8, 128)
+        if directions * (size + unit) < min(entries, WORTH):
+            return [[(0, directions, 0, size)]]
+        width = max(unit, entries // min(directions, together) // unit * unit)
+        if self.threads > 1 and directions * size >= WORTH:
+            width = min(width, -(-size // (unit * self.threads)) * unit)
+        width = min(width, size)
+        rows = max(1, entries // (-(-width // unit) * unit))
+        if together < rows < directions:
+            rows -= rows % together
+        return [
+            [(row, min(rows, directions - row), start, min(start + width, size)) for row in range(0, directions, rows)]
+            for start in range(0, size, width)
+        ]
 
 
-def _table_words(key: Key, direction: int, part: slice) -> NDArray[np.uint16]:
-    return np.frombuffer(bits.words(key, direction, 2 * part.start, 2 * part.stop), "<u2")
+@cache
+def _octets() -> NDArray[np.uint64]:
+    return octets().view(np.uint64).ravel()
 
 
-def _sign_bytes(key: Key, direction: int, part: slice) -> NDArray[np.uint8]:
-    return np.frombuffer(bits.words(key, direction, part.start // 8, (part.stop + 7) // 8), np.uint8)
+def _words(key: Key, first: int, rows: int, start: int, stop: int) -> tuple[NDArray[np.uint16], int]:
+    """Return the words of a piece of table entries, and how far apart its rows are."""
+    made, blocks = streams.of(key), (stop - start + 7) >> 3
+    made.fill(first, rows, start >> 3, blocks)
+    return made.words, 8 * blocks
+
+
+def _packed(
+    law: Orthogonal | Rademacher, key: Key, first: int, rows: int, start: int, stop: int
+) -> tuple[NDArray[np.uint8], int]:
+    """Return the bits of a piece of signs, and how far apart its rows are in bytes."""
+    made, block, blocks = streams.of(key), start >> 7, (stop - start + 127) >> 7
+    if isinstance(law, Rademacher):
+        made.fill(first, rows, block, blocks)
+        return made.octets, 16 * blocks
+    law.refuse_longer(stop)
+    order, packed = law.rows(key, first, first + rows), np.empty(2 * rows * blocks, np.uint64)
+    made.fill(SIGNS, 1, block, blocks)
+    loops.flip(packed, made.octets.view(np.uint64), order, patterns(), 2 * block, 2 * blocks)
+    return packed.view(np.uint8), 16 * blocks

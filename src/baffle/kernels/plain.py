@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baffle.directions import Law
+from baffle.directions import Gaussian, Law, Orthogonal
+from baffle.directions.signs import octets
+from baffle.errors import SettingsError
+from baffle.kernels import hadamard
 from baffle.keys import Key
+
+TRANSFORM = 0.3
+"""Cost of an entry in one step of a transform, in entries of directions added up."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlainKernels:
     """NumPy, one core, a slice at a time: a direction is never held whole."""
 
-    slice_size: int = 1 << 15
-    """Weights a slice; 32,768 keep a slice's arrays in a core's second-level cache."""
+    slice_size: int = 1 << 16
+    """Weights a slice, a multiple of 8; a slice's arrays fit a core's caches."""
+
+    def __post_init__(self) -> None:
+        if self.slice_size < 8 or self.slice_size % 8:
+            raise SettingsError("slice_size", self.slice_size, "must be a multiple of 8, at least 8")
 
     def displace(
         self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, direction: int
     ) -> None:
         """Write base + step · z into `out` [m]."""
+        self.displace_many(out[None], base, step, law, key, direction)
+
+    def displace_many(
+        self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, first: int
+    ) -> None:
+        """Write base + step · zₖ into row k − `first` of `out` [directions, m]."""
         factor = out.dtype.type(step)
-        for start in range(0, out.size, self.slice_size):
-            part = slice(start, min(start + self.slice_size, out.size))
-            np.multiply(law.entries(key, direction, part.start, part.stop), factor, out=out[part], dtype=out.dtype)
-            out[part] += base[part]
+        moves = octets() * factor  # what each byte of signs moves eight weights by
+        for direction, point in enumerate(out, first):
+            for part in self._slices(base.size):
+                here = point[part]
+                if isinstance(law, Gaussian):
+                    np.multiply(law.entries(key, direction, part.start, part.stop), factor, here, dtype=out.dtype)
+                    here += base[part]
+                else:
+                    packed = law.packed(key, direction, part.start, part.stop)
+                    np.add(base[part], moves.take(packed, axis=0, mode="clip").ravel()[: here.size], here)
 
     def accumulate(self, total: NDArray[np.int64], weights: NDArray[np.int64], law: Law, key: Key) -> None:
         """Add Σₖ weights[k] · zₖ to `total` [m]."""
-        for start in range(0, total.size, self.slice_size):
-            part = slice(start, min(start + self.slice_size, total.size))
-            for direction in np.flatnonzero(weights):
-                entries = law.entries(key, int(direction), part.start, part.stop)
-                total[part] += np.multiply(entries, weights[direction], dtype=np.int64)
+        if isinstance(law, Orthogonal) and hadamard.pays(law, weights.size, total.size, TRANSFORM):
+            hadamard.accumulate(total, weights, law, key, hadamard.transform)
+            return
+        products = np.empty(min(self.slice_size, total.size), np.int64)
+        for part in self._slices(total.size):
+            here = products[: part.stop - part.start]
+            for direction in np.flatnonzero(weights).tolist():
+                np.multiply(law.entries(key, direction, part.start, part.stop), weights[direction], here)
+                total[part] += here
+
+    def _slices(self, size: int) -> Iterator[slice]:
+        for start in range(0, size, self.slice_size):
+            yield slice(start, min(start + self.slice_size, size))

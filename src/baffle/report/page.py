@@ -22,8 +22,8 @@ _WORDS = """\
 <dl class="words">
 <dt>For one client</dt><dd>Forwards, upload and download are totals since the run began, averaged over all
 clients, those that were never asked included. What each one did is in its run's table of clients.</dd>
-<dt>Forward equivalent</dt><dd>One full forward pass of the model over one mini-batch of the client's. Times the
-samples in a mini-batch (see the settings) it is the number of samples that went through the model.</dd>
+<dt>Forward equivalent</dt><dd>One full forward pass of the model over one sample. A probe of a block counts the share
+of the pass that it runs again.</dd>
 <dt>Upload and download</dt><dd>Bytes of the messages a client sends and receives. 1 kB is 1,000 bytes,
 1 MB is 1,000,000.</dd>
 <dt>Accuracy and loss</dt><dd>Of the averaged weights (an exponential moving average over rounds) on the test data. The

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +18,20 @@ from torch import Tensor, nn
 
 from baffle import checks
 from baffle.errors import ModelError
-from baffle.parameters import Constant, Given, Initial, Layout, Uniform
-from baffle.parameters import Tensor as Named
-from baffle.runtimes import Batch, Evaluation
+from baffle.parameters import Block
+from baffle.probes import Probes
+from baffle.runtimes import Batch, Evaluation, slices
+from baffle.runtimes.allocator import keep_freed_memory
+from baffle.runtimes.graph import Graph
+from baffle.runtimes.sweep import Sweep, channels_last
+from baffle.runtimes.torch_layout import layout_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> the loss of each sample [B, ...], or one number, their mean."""
 
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+_WORTH_A_CALL = {True: 1 << 27, False: 1 << 36}
+"""Floating-point operations of one call, on a CPU or not: the calls' own time is small beside it."""
+log = logging.getLogger("baffle")
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -33,44 +42,12 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs.double(), targets, reduction="none")
 
 
-def layout_of(model: nn.Module, *, drawn: bool) -> Layout:
-    """Return the layout of the model's trainable parameters, in the order in which the model names them.
-
-    With `drawn`, linear and convolution layers begin uniformly in ±1/√(fan-in), norms at 1 and 0, which is what PyTorch
-    draws them from; anything else, and everything without it, begins as it is in the model.
-
-    Raises:
-        ModelError: no parameter has requires_grad set.
-    """
-    initials = _initials(model) if drawn else {}
-    return Layout(
-        tuple(
-            Named(name, tuple(parameter.shape), initials.get(name, Given()))
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        )
-    )
-
-
-def _initials(model: nn.Module) -> dict[str, Initial]:
-    """Return how the parameters of the known layers begin."""
-    initials: dict[str, Initial] = {}
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(prefix=path, recurse=False):
-            if isinstance(module, _NORMS):
-                initials[name] = Constant(1.0 if name.endswith("weight") else 0.0)
-            elif isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-                fan_in = math.prod(module.weight.shape[1:])
-                if parameter.numel():
-                    initials[name] = Uniform(1.0 / math.sqrt(fan_in))
-    return initials
-
-
 class TorchRuntime:
     """Losses of a PyTorch module.
 
-    The module is copied; its trainable parameters become views of one flat tensor into which each point is written, so
-    a probe costs one copy of θ beside its forward pass. Dropout is off. Parameters without requires_grad stay constant.
+    The module is copied and captured as a graph (`baffle.runtimes.graph`): what lies before a displaced block is
+    computed once a batch, and probes of cheap blocks are evaluated many at a time. A module that can't be captured is
+    called whole for every probe, and a warning says so. Dropout is off. Parameters without requires_grad stay constant.
 
     Args:
         model: (inputs [B, ...]) -> outputs [B, ...], samples independent of each other.
@@ -78,9 +55,12 @@ class TorchRuntime:
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
         precision: "float32", or "float64", in which losses do not depend on how clients are batched.
         drawn: begin known layers from the run's key rather than with the module's own values.
-        chunk: most samples in one forward pass, ≥ 1: bounds the memory of activations.
-        channels_last: lay images out channels last, which convolutions on a CPU are faster with; a model that calls
-            `view` on a feature map can't have it.
+        chunk: most samples in one forward pass, ≥ 1: bounds the memory of activations, once for each thread.
+        channels_last: lay images out channels last, which small convolutions on a CPU are faster with; None lets the
+            captured graph decide.
+        threads: probes evaluated at the same time on a CPU, each on one thread, ≥ 1: results do not depend on it.
+        memory: most mebibytes of activations for probes evaluated together, ≥ 1; one probe alone may take more.
+        capture: whether to capture the module at all.
 
     Raises:
         ModelError: nothing is trainable, or BatchNorm is in training mode.
@@ -94,20 +74,38 @@ class TorchRuntime:
         device: str = "auto",
         precision: str = "float32",
         drawn: bool = False,
-        chunk: int = 1024,
-        channels_last: bool = False,
+        chunk: int = 256,
+        channels_last: bool | None = None,
+        threads: int = 1,
+        memory: int = 64,
+        capture: bool = True,
     ) -> None:
         _refuse_batch_norm(model)
-        checks.at_least("chunk", chunk, 1)
+        for name, number in (("chunk", chunk), ("threads", threads), ("memory", memory)):
+            checks.at_least(name, number, 1)
         self.layout = layout_of(model, drawn=drawn)
         self.precision: np.dtype[Any] = np.dtype(precision)
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.threads = threads
         self._loss = loss
-        self._chunk = chunk
+        self._arguments: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "drawn": drawn,
+            "chunk": chunk,
+            "channels_last": channels_last,
+            "threads": threads,
+            "memory": memory,
+            "capture": capture,
+        }
+        self.chunk = chunk
+        self._memory = memory << 20
         self._channels_last = channels_last
+        self._capture = capture
         self._dtype = getattr(torch, precision)
         self._model = copy.deepcopy(model).to(self.device, self._dtype).eval()
         self._flat = torch.empty(self.layout.size, dtype=self._dtype, device=self.device)
+        self._sweep: Sweep | None = None
         self.given = {
             name: parameter.detach().cpu().float().numpy().copy()
             for name, parameter in model.named_parameters()
@@ -118,18 +116,69 @@ class TorchRuntime:
             parameter.requires_grad_(False)
             if name in slices:
                 parameter.data = self._flat[slices[name]].view(parameter.shape)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the module with its first weights, and the arguments it was wrapped with."""
+        model = copy.deepcopy(self._model).cpu().float()
+        named = dict(model.named_parameters())
+        for name, values in self.given.items():
+            named[name].data = torch.from_numpy(values.copy())
+            named[name].requires_grad_(True)
+        return _again, (model, self._loss, self._arguments)
 
     def losses(self, points: Iterable[NDArray[np.floating]], batches: Sequence[Batch]) -> NDArray[np.float64]:
-        """Return the mean loss at each of P points on each of C batches, float64 [P, C]."""
-        data = [self._tensors(batch) for batch in batches]
-        sizes = [len(targets) for _, targets in data]
-        inputs, targets = (torch.cat(parts) for parts in zip(*data, strict=True))
-        with torch.inference_mode():
+        """Return the mean loss at each of P points on each of C batches, float64 [P, C], the module called whole."""
+        inputs, targets, sizes = self._joined(batches)
+        with torch.inference_mode(), self._on_threads(self.threads):
             rows = []
             for point in points:
                 self._flat.copy_(torch.from_numpy(point))
-                rows.append(self._mean_losses(inputs, targets, sizes))
+                rows.append(self._means(self._forward(inputs, targets)[None], targets, sizes)[0])
             return torch.stack(rows).cpu().numpy()
+
+    def sweep(self, blocks: Sequence[Probes], batches: Sequence[Batch]) -> list[NDArray[np.float64]]:
+        """Return the mean loss at each block's probes on each of C batches, float64 [P, C] each.
+
+        Clients are joined into passes of at most `chunk` samples, the same ones on every machine.
+        """
+        sweep = self._captured(blocks[0].parameters, batches[0])
+        if sweep is None:
+            return [self.losses(probes, batches) for probes in blocks]
+        with self._on_threads(1):
+            parts = [self._pass(sweep, blocks, batches[some]) for some in slices(batches, self.chunk)]
+        return [np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)]
+
+    def _pass(self, sweep: Sweep, blocks: Sequence[Probes], batches: Sequence[Batch]) -> list[NDArray[np.float64]]:
+        """Return losses on batches that make one forward pass; one that is too large for that is taken in pieces."""
+        inputs, targets, sizes = self._joined(batches)
+        inputs = sweep.laid_out(inputs)
+        if len(targets) <= self.chunk:
+            return sweep(blocks, inputs, targets, sizes)
+        pieces = list(zip(inputs.split(self.chunk), targets.split(self.chunk), strict=True))
+        found = [sweep(blocks, some, own, [len(own)]) for some, own in pieces]
+        shares = [len(own) / len(targets) for _, own in pieces]
+        return [np.tensordot(shares, np.stack(parts), 1) for parts in zip(*found, strict=True)]
+
+    def together(self, probes: Probes, batches: Sequence[Batch]) -> int:
+        """Return how many of a block's probes are evaluated in one call on `batches`, which make one pass.
+
+        A range of directions that begins at a multiple of it gives the same bits by itself.
+        """
+        sweep = self._captured(probes.parameters, batches[0])
+        return 1 if sweep is None else sweep.together(probes.block, sum(len(targets) for _, targets in batches))
+
+    def costs(self, blocks: Sequence[Block], batch: Batch) -> tuple[float, ...]:
+        """Return the share of a forward pass that a probe of each block has to run again, in (0, 1]: counted.
+
+        1 for every block where the module can't be captured.
+        """
+        point = self.layout.flatten(self.given).astype(self.precision)
+        sweep = self._captured(point, batch)
+        if sweep is None:
+            return (1.0,) * len(blocks)
+        return tuple(sweep.graph.cost(self.layout.within(block.start, block.stop)) for block in blocks)
 
     def evaluate(self, parameters: NDArray[np.floating], batches: Iterable[Batch]) -> Evaluation:
         """Return the mean loss and the accuracy of `parameters` [n] over all samples of `batches`."""
@@ -138,8 +187,8 @@ class TorchRuntime:
             self._flat.copy_(torch.from_numpy(np.asarray(parameters)))
             for batch in batches:
                 inputs, targets = self._tensors(batch)
-                outputs = self._forward(inputs, targets)
-                total += float(self._segments(outputs, targets, [len(targets)])[0]) * len(targets)
+                outputs = self._outputs(parameters, inputs, targets)
+                total += float(self._means(outputs[None], targets, [len(targets)])[0, 0]) * len(targets)
                 if outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
                     correct += int((outputs.argmax(1) == targets).sum())
                 else:
@@ -147,38 +196,85 @@ class TorchRuntime:
                 samples += len(targets)
         return Evaluation(total / samples, correct / samples)
 
+    def _outputs(self, parameters: NDArray[np.floating], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the outputs for `inputs` at `parameters`, by the graph if there is one."""
+        sweep = self._captured(parameters, (inputs[:3].cpu().numpy(), targets[:3].cpu().numpy()))
+        if sweep is None:
+            with self._on_threads(self.threads):
+                return self._forward(inputs, targets)
+        with self._on_threads(1):
+            parts = sweep.laid_out(inputs).split(max(1, min(self.chunk, -(-len(inputs) // self.threads))))
+            return torch.cat(sweep.forward(self._flat, parts))
+
+    def _captured(self, parameters: NDArray[np.floating], batch: Batch) -> Sweep | None:
+        """Return what evaluates probes on the module's graph, made at the first call, or None if that can't be."""
+        if self._capture and self._sweep is None:
+            self._flat.copy_(torch.from_numpy(np.asarray(parameters)))
+            inputs = self._tensors(batch)[0]
+            try:
+                self._sweep = self._captured_with(inputs)
+            except ModelError as error:
+                self._capture = False
+                log.warning("every probe runs the whole model: it can't be captured as a graph, %s", error)
+        return self._sweep
+
+    def _captured_with(self, inputs: Tensor) -> Sweep:
+        with self._on_threads(1):
+            graph = Graph(self._model, inputs)
+        named = dict(self._model.named_parameters())
+        trained = {tensor.name for tensor in self.layout.tensors}
+        sweep = Sweep(
+            graph=graph,
+            layout=self.layout,
+            frozen={name: parameter.detach() for name, parameter in named.items() if name not in trained},
+            device=self.device,
+            channels_last=graph.channels_last if self._channels_last is None else self._channels_last,
+            losses=self._means,
+            threads=self.threads if self.device.type == "cpu" else 1,
+            operations=_WORTH_A_CALL[self.device.type == "cpu"],
+            memory=self._memory,
+        )
+        try:
+            sweep.forward(self._flat, [sweep.laid_out(inputs[:1])])
+        except Exception:  # some modules reshape images in a way that only one layout allows
+            sweep = replace(sweep, channels_last=False)
+        return sweep
+
+    def _joined(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor, list[int]]:
+        """Return the samples of all batches, their targets, and how many are of each."""
+        data = [self._tensors(batch) for batch in batches]
+        inputs, targets = (torch.cat(parts) for parts in zip(*data, strict=True))
+        return inputs, targets, [len(own) for _, own in data]
+
     def _tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in batch)
         if inputs.is_floating_point():
             inputs = inputs.to(self._dtype)
-        if self._channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs, targets
-
-    def _mean_losses(self, inputs: Tensor, targets: Tensor, sizes: list[int]) -> Tensor:
-        """Return the mean loss of each batch, float64 [C]."""
-        return self._segments(self._forward(inputs, targets), targets, sizes)
+        return (channels_last(inputs) if self._channels_last else inputs), targets
 
     def _forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the module's outputs for `inputs`, called on at most `chunk` of them at a time."""
         try:
-            outputs = torch.cat([self._model(part) for part in inputs.split(self._chunk)])
+            outputs = torch.cat([self._model(part) for part in inputs.split(self.chunk)])
         except Exception as error:  # a user's own module may fail in any way
             raise ModelError(f"the model fails on samples of shape {list(inputs.shape[1:])}: {_told(error)}") from error
         if len(outputs) != len(targets):
             raise ModelError(f"the model gave {len(outputs)} outputs for {len(targets)} samples")
         return outputs
 
-    def _segments(self, outputs: Tensor, targets: Tensor, sizes: list[int]) -> Tensor:
-        """Return the mean loss over each run of `sizes` samples, float64 [C]."""
-        values = self._losses_of(outputs, targets)
-        if values.ndim == 0 and len(sizes) > 1:
-            parts = zip(outputs.split(sizes), targets.split(sizes), strict=True)
-            return torch.stack([self._losses_of(o, t) for o, t in parts]).double()
+    def _means(self, outputs: Tensor, targets: Tensor, sizes: list[int]) -> Tensor:
+        """Return the mean loss at each of P probes over each run of `sizes` samples, float64 [P, C]."""
+        several = targets.repeat(len(outputs), *[1] * (targets.ndim - 1)) if len(outputs) > 1 else targets
+        values = self._losses_of(outputs.flatten(0, 1), several)
         if values.ndim == 0:
-            return values.double()[None]
+            if len(outputs) == len(sizes) == 1:
+                return values.double().reshape(1, 1)
+            parts = [zip(own.split(sizes), targets.split(sizes), strict=True) for own in outputs]
+            return torch.stack([torch.stack([self._losses_of(o, t) for o, t in pairs]) for pairs in parts]).double()
+        values = values.double().reshape(len(outputs), len(targets), -1).mean(2)
         if len(set(sizes)) == 1:
-            return values.double().reshape(len(sizes), -1).mean(1)
-        return torch.stack([part.double().mean() for part in values.split(sizes)])
+            return values.reshape(len(outputs), len(sizes), -1).mean(2)
+        return torch.stack([part.mean(1) for part in values.split(sizes, 1)], 1)
 
     def _losses_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
         try:
@@ -186,6 +282,20 @@ class TorchRuntime:
         except Exception as error:  # a user's own loss may fail in any way
             shapes = f"outputs of shape {list(outputs.shape)} and targets of shape {list(targets.shape)}"
             raise ModelError(f"the loss fails on {shapes}: {_told(error)}") from error
+
+    @contextmanager
+    def _on_threads(self, count: int) -> Iterator[None]:
+        """Run PyTorch's operations on that many threads for a while."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _again(model: nn.Module, loss: Loss, arguments: dict[str, Any]) -> TorchRuntime:
+    return TorchRuntime(model, loss, **arguments)
 
 
 def _told(error: Exception) -> str:
