@@ -4,8 +4,8 @@
 
 LeNet at 32x32 on made-up images, 10 clients with 32 samples each, shared directions, 100 forward equivalents a sample:
 for the whole vector at once, and for layers. Each engine plays the same round in turn, several times over; the least
-counts, so that a busy moment of the machine hits none alone. The second table has the seconds that processors worked for
-this process and for the busiest worker: what a round takes where nobody else wants them. Needs Linux. Writes
+counts, so that a busy moment of the machine hits none alone. The second table has the seconds that processors worked
+for this process and the busiest worker: what a round takes where nobody else wants them. Needs Linux. Writes
 benchmarks/results/cluster.json.
 """
 

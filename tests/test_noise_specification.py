@@ -83,7 +83,7 @@ def row_order(key, order):
 def orthogonal(order):
     def entries(key, direction, start, stop):
         row, signs = row_order(key, order)[direction], rademacher(key, 0, start, stop)
-        return [d * (-1) ** bin(row & i).count("1") for i, d in enumerate(signs, start)]
+        return [d * (-1) ** bin(row & ((1 << order) - 1 - i)).count("1") for i, d in enumerate(signs, start)]
 
     return entries
 

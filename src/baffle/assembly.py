@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from baffle.data import Dataset, Indices, by_owner, dirichlet, iid, load, shards
 from baffle.errors import BaffleError, ModelError, SettingsError
 from baffle.experiment import Experiment
 from baffle.keys import Key
+from baffle.processors import cores
 from baffle.runtimes import Runtime
 from baffle.simulation import Share, Simulation
 
@@ -88,7 +88,7 @@ def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
             drawn=experiment.initial == "key" and not own,
             chunk=experiment.chunk,
             memory=experiment.memory,
-            threads=experiment.threads or (1 if weights < _SMALL else os.cpu_count() or 1),
+            threads=experiment.threads or (1 if weights < _SMALL else cores()),
         )
     except (RuntimeError, AssertionError) as error:  # PyTorch asserts that CUDA is there
         raise SettingsError("device", experiment.device, f"can't be used: {_first_line(error)}") from None

@@ -113,7 +113,12 @@ def measure(
         losses = [runtime.losses(probes, batches) for probes in blocks]
     with np.errstate(invalid="ignore", over="ignore"):  # a loss that is not finite is reported as missing
         slopes = [
-            estimator(found.reshape(-1, len(estimator.signs), len(batches)), base, probes.effective_scale)
+            estimator(
+                found.reshape(-1, len(estimator.signs), len(batches)),
+                base,
+                probes.effective_scale,
+                probes.block.law.most,
+            )
             for probes, found in zip(blocks, losses, strict=True)
         ]
     return np.concatenate(slopes).T

@@ -95,7 +95,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     device: Annotated[str, About("model", "cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")] = "auto"
     threads: Annotated[
         Whole,
-        About("model", "processor threads of the model's operations; 0 is one for small models, else PyTorch's choice"),
+        About("model", "processor threads that evaluate probes; 0 is one for small models, else one for each core"),
     ] = 0
     chunk: Annotated[Number, About("model", "most samples in one forward pass; bounds memory", "samples")] = 256
     memory: Annotated[Number, About("model", "most activations of probes that are evaluated together", "MiB")] = 64
@@ -289,6 +289,7 @@ def check(name: str, value: object, *, text: bool = False) -> Any:
 
 _WORDS = {
     "Expected `int`": "must be a whole number",
+    "Expected `bool`": "must be true or false",
     "Expected `float`": "must be a number",
     "Expected `str`": "must be a text",
     "Expected `array`": "must be a list",
@@ -301,7 +302,7 @@ _WORDS = {
 def _rule(name: str, told: str) -> str:
     """Return msgspec's message as a rule; for a choice, the choices."""
     if name == "blocks":
-        return "must be whole, layers, or patterns of tensor names"
+        return "must be whole, layers, or a list of patterns of tensor names"
     kind = get_args(FIELDS[name])[0]
     choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
     if choices:

@@ -99,7 +99,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def within(self, start: int, stop: int) -> dict[str, slice]:
         """Return the tensors that have weights in positions `start` to `stop`, and where they lie."""
-        return {name: own for name, own in self.slices().items() if own.start < stop and own.stop > start}
+        return {name: own for name, own in self.slices().items() if max(own.start, start) < min(own.stop, stop)}
 
     def unflatten(self, vector: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
         """Return the named tensors as views of `vector` [n]."""

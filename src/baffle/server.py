@@ -240,11 +240,12 @@ def _sort(plan: Plan, reports: Iterable[bytes]) -> tuple[dict[int, _Answer], lis
 def _aggregate(plan: Plan, answers: list[_Answer]) -> Aggregate:
     """Return Σ over all reports, group by group. Groups weigh what their samples weigh."""
     sums = np.zeros(plan.shape, np.int64)
-    for group in range(plan.groups):
-        own = [answer for answer in answers if answer.group == group]
-        if own:
-            weights = np.array([answer.samples for answer in own])
-            sums[group] = weighted_mean(np.stack([answer.integers for answer in own]), weights, plan.places)
+    groups: dict[int, list[_Answer]] = {}
+    for answer in answers:
+        groups.setdefault(answer.group, []).append(answer)
+    for group, own in groups.items():
+        weights = np.array([answer.samples for answer in own])
+        sums[group] = weighted_mean(np.stack([answer.integers for answer in own]), weights, plan.places)
     return Aggregate.of(sum(answer.samples for answer in answers), sums)
 
 

@@ -195,7 +195,8 @@ class Simulation:
         """
         checks.at_least("rounds", rounds, 0)
         header = self.header()
-        self._try(header)
+        if not resume:
+            self._try(header)
         session = Session(
             header=header,
             given=self.runtime.given,

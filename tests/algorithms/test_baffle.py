@@ -88,8 +88,8 @@ def test_a_cost_is_a_share_of_a_pass(cost) -> None:
     ("forwards", "clients", "batch"), [(3200, 10, 4), (320, 10, 2), (32_000, 10, 13), (3200, 1, 13), (3200, 100, 2)]
 )
 def test_the_method_chooses_samples_by_forwards_and_cohort(forwards, clients, batch) -> None:
-    assert Baffle(forwards=forwards).batch_of(federation(900, 90, clients=clients)) == batch
-    half = federation(900, 90, clients=2 * clients, participation=0.5)
+    assert Baffle(forwards=forwards).batch_of(federation(90_000, 900, clients=clients)) == batch
+    half = federation(90_000, 900, clients=2 * clients, participation=0.5)
     assert Baffle(forwards=forwards).batch_of(half) == batch
     assert Baffle(forwards=3 * forwards, local_steps=3).batch_of(half) == batch
     assert plan(Baffle(forwards=forwards), half).batch == batch
@@ -178,7 +178,7 @@ def test_a_plan_never_asks_for_more_forwards_than_there_are(task) -> None:
         assert block.budget >= method.estimator.least
         if isinstance(block.law, Orthogonal):
             assert method.orthogonal
-            assert size <= block.law.most < 2 * size
+            assert size < block.law.most <= 2 * size
             assert size <= 4 * block.budget <= 4 * block.law.most
         else:
             assert block.law == method.law
@@ -260,11 +260,11 @@ def test_a_small_block_is_measured_to_the_full_where_that_is_cheap() -> None:
         (400, 99, Gaussian()),
         (400, 100, Orthogonal(9)),  # a quarter
         (400, 512, Orthogonal(9)),
-        (512, 512, Orthogonal(9)),
-        (513, 512, Orthogonal(10)),
-        (4, 2, Orthogonal(2)),
-        (2, 2, Orthogonal(1)),
-        (1, 2, Gaussian()),  # two directions of one weight can't be orthogonal
+        (511, 512, Orthogonal(9)),
+        (512, 512, Orthogonal(10)),  # one column of the matrix is left out
+        (4, 2, Orthogonal(3)),
+        (2, 2, Orthogonal(2)),
+        (1, 2, Orthogonal(1)),
     ],
 )
 def test_blocks_with_a_quarter_of_their_size_or_more_get_orthogonal_directions(size, forwards, law) -> None:
@@ -284,7 +284,7 @@ def test_there_are_no_more_orthogonal_directions_than_weights_rounded_up() -> No
 def test_a_block_too_long_to_be_orthogonal_is_not() -> None:
     method = Baffle(forwards=1 << 23, batch=1)
     nothing = State(np.zeros(1, np.float32), np.zeros(1, np.float32), {})
-    for size, law in ((1 << 24, Orthogonal(24)), ((1 << 24) + 1, Rademacher())):
+    for size, law in (((1 << 24) - 1, Orthogonal(24)), (1 << 24, Rademacher())):
         (block,) = method.blocks_of(federation(size), nothing)
         assert (block.law, block.budget) == (law, 1 << 23)
 

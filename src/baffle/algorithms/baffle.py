@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import cast
 
 import msgspec
 
@@ -21,6 +22,8 @@ from baffle.optimizers import Adam, ExponentialAverage, Optimizer, clip_by_large
 from baffle.parameters import Block, BlockRule, Vector
 from baffle.server import Federation, State
 
+NOTHING = 1e-12
+"""Mean square slope, in the largest block's, that stands for a block without any."""
 NEAR = 4
 """Orthogonal directions are worth it for a budget of at least this part of a block's size."""
 LAST_RATE = 0.02
@@ -87,6 +90,10 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
             checks.at_least(name, getattr(self, name), 1)
         checks.at_least("batch", self.batch, 0)
         checks.one_of("allocation", self.allocation, RULES)
+        given: object = self.blocks  # msgspec checks what it decodes, not what is passed
+        patterns = isinstance(given, tuple) and {str} >= {type(pattern) for pattern in cast("tuple[object]", given)}
+        if not patterns and self.blocks not in ("whole", "layers"):
+            raise SettingsError("blocks", self.blocks, "must be whole, layers, or a tuple of patterns of tensor names")
         for name in ("bound", "local_rate"):
             checks.positive(name, getattr(self, name))
         for name in ("spread", "clip", "anneal"):
@@ -118,16 +125,30 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.groups, cohort)
 
     def batch_of(self, federation: Federation) -> int:
-        """Return B: what is set, or what the rule says, but no more than leaves each block its least directions."""
+        """Return B: what is set, or else what the rule says.
+
+        It is at most what leaves each block its least directions, and at least what makes use of all forwards where
+        every block is measured to the full.
+        """
         if self.batch:
             return self.batch
-        least = self.estimator.least * len(self.estimator.signs) * sum(self._costs(federation)) + self._once(federation)
+        costs, once = self._costs(federation), self._once(federation)
+        blocks = [
+            self._candidate(block, cost, 0.0)
+            for block, cost in zip(federation.layout.blocks(self.blocks), costs, strict=True)
+        ]
+        forwards = self.forwards / self.local_steps
+        largest = math.floor(forwards / (once + sum(block.least * block.cost for block in blocks)))
+        smallest = math.floor(forwards / (once + sum(block.price for block in blocks)))
         chosen = allocation.samples(self.forwards, federation.cohort_size, self.local_steps)
-        return max(1, min(chosen, math.floor(self.forwards / (self.local_steps * least))))
+        return max(1, smallest, min(chosen, largest))
 
     def _costs(self, federation: Federation) -> tuple[float, ...]:
         """Return what a probe of each block costs, in forward passes."""
-        return federation.costs or (1.0,) * len(federation.layout.blocks(self.blocks))
+        blocks = len(federation.layout.blocks(self.blocks))
+        if len(federation.costs) not in (0, blocks):
+            raise SettingsError("costs", federation.costs, f"must be one for each of {blocks} blocks, or none")
+        return federation.costs or (1.0,) * blocks
 
     def _once(self, federation: Federation) -> float:
         """Return the forward passes of a step that are no probes: the base, and what lies before the blocks."""
@@ -142,8 +163,9 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         blocks = federation.layout.blocks(self.blocks)
         costs = self._costs(federation)
         probes = self.forwards / (self.local_steps * self.batch_of(federation)) - self._once(federation)
+        floor = NOTHING * max(state.squares, default=0.0)
         candidates = [
-            self._candidate(block, cost, state.squares[number] if state.squares else 0.0)
+            self._candidate(block, cost, max(state.squares[number], floor) if state.squares else 0.0)
             for number, (block, cost) in enumerate(zip(blocks, costs, strict=True))
         ]
         try:
@@ -196,5 +218,5 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _order(size: int) -> int:
-    """Return log₂ of the smallest power of two that is at least `size`."""
-    return (size - 1).bit_length()
+    """Return log₂ of the smallest power of two above `size`: one column of a Hadamard matrix is left out."""
+    return size.bit_length()

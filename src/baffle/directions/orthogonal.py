@@ -24,16 +24,17 @@ SIGNS, RANKS = 0, 1
 class Orthogonal(msgspec.Struct, frozen=True, tag_field="law", tag="orthogonal"):
     """At most N = 2^order directions of signs, any two of them orthogonal over N weights.
 
-        z_k[i] = d_i · H[r_k, i],   H[r, i] = (−1)^popcount(r & i)
+        z_k[i] = d_i · H[r_k, N − 1 − i],   H[r, i] = (−1)^popcount(r & i)
 
     with d fair signs and r a random permutation of 0..N − 1. Zero mean, identity covariance; relative squared error of
     an estimate from K of them over n ≤ N weights (n − 1)/K · (N − K)/(N − 1), so K = N is exact. Two weights share
-    d_i d_j in all directions, so their errors are not independent. Source: Ailon & Chazelle 2009 for the randomised
-    Hadamard transform; docs/noise.md, section 5.
+    d_i d_j in all directions, so their errors are not independent. Column 0 of H is constant, and slopes that are
+    centred on their mean lose what lies along it: only n = N has a weight there, the last one. Source: Ailon &
+    Chazelle 2009 for the randomised Hadamard transform; docs/noise.md, section 8.
     """
 
     order: int
-    """log₂ N, 0 to 24; the smallest with 2^order ≥ n serves a block of n weights best."""
+    """log₂ N, 0 to 24; the smallest with 2^order > n serves a block of n weights best."""
 
     deviation: ClassVar[float] = 1.0
     """Root mean square of an entry."""
@@ -104,18 +105,24 @@ def _permutation(key: Key, order: int) -> NDArray[np.uint32]:
 def patterns() -> NDArray[np.uint64]:
     """Return popcount(r & i) mod 2 for r and i below 64 as bit i, lowest first, of word r, [64]. Read-only."""
     i = np.arange(64, dtype=np.uint32)
-    words = np.packbits(_parity(i[:, None] & i), axis=1, bitorder="little").view("<u8").ravel()
+    words = np.packbits(parity(i[:, None] & i), axis=1, bitorder="little").view("<u8").ravel()
     words.flags.writeable = False
     return words
 
 
 def walsh(row: int, first: int, last: int) -> NDArray[np.uint64]:
-    """Return the bits of a row of H that are 1 where its entry is −1, words `first` to `last` of 64, little-endian."""
-    odd = _parity(np.arange(first, last, dtype=np.uint32) & np.uint32(row >> 6)).astype(np.uint64)
-    return (patterns()[row & 63] ^ (np.uint64(0) - odd)).astype("<u8", copy=False)  # 0 − 1 is 64 bits of 1
+    """Return bits that are 1 where H[row, N − 1 − i] is −1, words `first` to `last` of 64, little-endian.
+
+    The ones of row & (N − 1 − i) are those of row without those of row & i.
+    """
+    odd = parity(np.arange(first, last, dtype=np.uint32) & np.uint32(row >> 6)) ^ parity(np.array(row, np.uint32))
+    return (patterns()[row & 63] ^ (np.uint64(0) - odd.astype(np.uint64))).astype(
+        "<u8", copy=False
+    )  # 0 − 1 is 64 bits of 1
 
 
-def _parity(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def parity(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return popcount mod 2 of each value."""
     for shift in (16, 8, 4, 2, 1):
         values = values ^ (values >> np.uint32(shift))
     return values & np.uint32(1)

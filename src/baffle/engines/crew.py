@@ -17,6 +17,7 @@ from baffle.errors import BaffleError, ModelError, SettingsError
 from baffle.kernels import Kernels
 from baffle.messages import Plan, Report
 from baffle.parameters import Vector
+from baffle.processors import cores
 from baffle.runtimes import Runtime
 
 RETRIES = 3
@@ -183,7 +184,7 @@ def _connected(ray: ModuleType, workers: int, address: str) -> bool:
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if not address:
-        ray.init("local", num_cpus=workers or _cores(), include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=workers or cores(), include_dashboard=False, **quiet)
         return True
     _refuse_deaf(address)
     try:
@@ -203,11 +204,6 @@ def _refuse_deaf(address: str) -> None:
         socket.create_connection((host, int(port)), _ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise SettingsError("address", address, f"nobody answers there: {error}") from None
-
-
-def _cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _on_gpu(runtime: Runtime) -> bool:

@@ -9,6 +9,7 @@ from baffle.estimators.centred import CentredDifference
 from baffle.estimators.forward import ForwardDifference
 
 Estimator: TypeAlias = ForwardDifference | CentralDifference | CentredDifference
-"""What a plan may name. An estimator has `scale`, `signs`, `base` and is called as (losses, base) -> slopes."""
+"""What a plan may name. An estimator has `scale`, `signs`, `base`, `least` and is called as
+(losses, base, scale, most) -> slopes; `most` is how many directions there are in all, None for independent ones."""
 
 __all__ = ["CentralDifference", "CentredDifference", "Estimator", "ForwardDifference"]

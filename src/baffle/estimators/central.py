@@ -32,7 +32,9 @@ class CentralDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
     def __post_init__(self) -> None:
         checks.positive("scale", self.scale)
 
-    def __call__(self, losses: NDArray[np.float64], base: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    def __call__(
+        self, losses: NDArray[np.float64], base: NDArray[np.float64], scale: float, most: int | None = None
+    ) -> NDArray[np.float64]:
         """Return slopes [K, C] from `losses` [K, 2, C] at θ ± scale · zₖ; not finite where a loss is. No `base`."""
-        del base
+        del base, most
         return (losses[:, 0] - losses[:, 1]) / (2 * scale)

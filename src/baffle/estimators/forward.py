@@ -33,6 +33,9 @@ class ForwardDifference(msgspec.Struct, frozen=True, tag_field="estimator", tag=
     def __post_init__(self) -> None:
         checks.positive("scale", self.scale)
 
-    def __call__(self, losses: NDArray[np.float64], base: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    def __call__(
+        self, losses: NDArray[np.float64], base: NDArray[np.float64], scale: float, most: int | None = None
+    ) -> NDArray[np.float64]:
         """Return slopes [K, C] from `losses` [K, 1, C] at θ + scale · zₖ and `base` [C] at θ; some not finite."""
+        del most
         return (losses[:, 0] - base) / scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from baffle.directions import Law
 from baffle.kernels.plain import PlainKernels
 from baffle.keys import Key
+from baffle.processors import cores
 
 
 class Kernels(Protocol):
@@ -48,7 +48,7 @@ def fastest() -> Kernels:
         return PlainKernels()
     from baffle.kernels.compiled import CompiledKernels
 
-    return CompiledKernels(threads=os.cpu_count() or 1)
+    return CompiledKernels(threads=cores())
 
 
 __all__ = ["Kernels", "PlainKernels", "fastest"]

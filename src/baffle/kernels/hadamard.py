@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle.directions import Orthogonal
+from baffle.directions.orthogonal import parity
 from baffle.directions.signs import expand
 from baffle.keys import Key
 
@@ -22,13 +23,16 @@ def pays(law: Orthogonal, directions: int, size: int, price: float) -> bool:
 def accumulate(
     total: Integers, weights: Integers, law: Orthogonal, key: Key, transform: Callable[[Integers], Integers]
 ) -> None:
-    """Add Σₖ weights[k] · zₖ to `total` [m] as d · H v, with weights[k] at place r_k of v and 0 elsewhere.
+    """Add Σₖ weights[k] · zₖ to `total` [m] as d · H v, with ±weights[k] at place r_k of v and 0 elsewhere.
+
+    Its sign is that of the parity of r_k: H[r, N − 1 − i] = (−1)^popcount(r) · H[r, i].
 
     The same integers as direction by direction: no sum on the way is larger than Σ |weights|. Holds N of them.
     """
     law.refuse_longer(total.size)
     spread = np.zeros(law.most, np.int64)
-    spread[law.rows(key, 0, weights.size)] = weights
+    rows = law.rows(key, 0, weights.size)
+    spread[rows] = weights * (1 - 2 * parity(rows).astype(np.int64))
     columns = expand(law.columns(key, 0, -(-total.size // 8)), 0, total.size)
     total += columns * transform(spread)[: total.size]
 

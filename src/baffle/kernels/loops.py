@@ -34,12 +34,12 @@ def _swapped(x):
 
 @njit(cache=True, nogil=True)
 def flip(packed, columns, rows, patterns, word, stride):
-    """Write the bits of Hadamard rows `rows` times the columns' signs, `stride` words of 64 from number `word` each."""
+    """Write the bits of reversed Hadamard rows times the columns' signs, `stride` words of 64 from `word` each."""
     for k in range(rows.size):
         low, high = patterns[rows[k] & 63], rows[k] >> 6
         part = packed[k * stride : (k + 1) * stride]
         for i in range(stride):
-            odd = np.uint32(high & (word + i))
+            odd = np.uint32((high & (word + i)) ^ rows[k])
             odd ^= odd >> 16
             odd ^= odd >> 8
             odd ^= odd >> 4
