@@ -147,7 +147,7 @@ def test_a_client_evaluates_exactly_the_points_that_the_plan_announces(estimator
     ids=str,
 )
 def test_the_forwards_of_a_plan_are_those_that_are_counted_where_prefixes_are_shared(estimator, steps, changes) -> None:
-    made = simulation(with_(estimator=estimator, local_steps=steps, **changes), (40, 40), runtime=Layered())
+    made = simulation(with_(estimator=estimator, local_steps=steps, **changes), (400, 400), runtime=Layered())
     played = play(made)
     made.runtime.work.clear()
     answer(played.plan, played.state.parameters, made.clients()[0], made.runtime, KERNELS)

@@ -92,6 +92,18 @@ def changed_after_use(m, x):
     return m.head(torch.tanh(h) + before)
 
 
+def scaled_in_place(m, x):
+    """What lies before the scale is overwritten."""
+    h = m.first(x)
+    return m.head(torch.tanh(h.mul_(m.scale)))
+
+
+def tied_in_place(m, x):
+    h = m.one(x)
+    h[:, 0] = 1.0
+    return m.head(m.two(torch.tanh(h)))
+
+
 def images_in_place(m, x):
     h = m.first(x)
     h += m.relu(m.norm(m.second(h)))
@@ -110,11 +122,11 @@ def one_after_another(m, x):
     return m.head(m.two(torch.tanh(m.one(x))))
 
 
-def tied():
+def tied(forward=one_after_another):
     """Two names, one tensor."""
     one, two = nn.Linear(5, 5), nn.Linear(5, 5)
     two.weight = one.weight
-    return Module(one_after_another, one=one, two=two, head=head(5))
+    return Module(forward, one=one, two=two, head=head(5))
 
 
 def frozen():
@@ -261,6 +273,11 @@ EXPORTED = {
     "batch norm": (batch_norm, (5,)),
     "in place": (lambda: Module(added_in_place, first=linear(), second=nn.Linear(4, 4), head=head()), (5,)),
     "changed after use": (lambda: Module(changed_after_use, first=linear(), second=nn.Linear(4, 4), head=head()), (5,)),
+    "scaled in place": (
+        lambda: Module(scaled_in_place, first=linear(), scale=nn.Parameter(torch.full((4,), 1.5)), head=head()),
+        (5,),
+    ),
+    "tied in place": (lambda: tied(tied_in_place), (5,)),
     "images in place": (
         lambda: Module(
             images_in_place,

@@ -129,6 +129,15 @@ def test_a_module_that_mixes_samples_to_one_is_refused_as_it_always_was(budget) 
         runtime.sweep(probes_of(runtime, [(0, 5)], budget, signs=(1,)), batches_of((5,), (6,)))
 
 
+def test_a_module_of_three_samples_at_a_time_is_told_as_ever() -> None:
+    """Modules are captured with as many."""
+    runtime = runtime_of(Module(lambda m, x: m.head(x.view(3, 5)), head=head(5)))
+    blocks = probes_of(runtime, [(0, runtime.layout.size)])
+    assert_plain(runtime, blocks, batches_of((5,), (2, 1)))
+    with pytest.raises(ModelError, match=r"the model fails on samples of shape \[5\]: RuntimeError"):
+        runtime.sweep(blocks, batches_of((5,), (6,)))
+
+
 def test_samples_that_do_not_fit_are_told_as_ever() -> None:
     runtime = runtime_of(mlp(5, CLASSES))
     with pytest.raises(ModelError, match=r"the model fails on samples of shape \[6\]: RuntimeError"):

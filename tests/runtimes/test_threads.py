@@ -56,6 +56,7 @@ def test_any_number_of_threads_evaluates_to_the_same_bits(kind) -> None:
         runtime = TorchRuntime(model, device="cpu", threads=threads)
         point = runtime.layout.flatten(runtime.given)
         found.append((runtime.evaluate(point, batches), *runtime.losses([point], batches)[0]))
+        found[-1] += tuple(runtime.losses([point], batches[1:2])[0])  # a pass so small that PyTorch cuts it elsewhere
     assert found[0] == found[1] == found[2]
 
 

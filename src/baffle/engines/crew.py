@@ -30,7 +30,6 @@ _ALONE = {
 """Environment in which a cluster of this machine alone is started."""
 _ANSWER_S = 5.0
 """Seconds that an address has to take a connection; Ray itself would try for two minutes and then end the process."""
-
 _START_S = 300
 """Seconds that workers may take to start, on a cluster that others use or that has to grow."""
 
