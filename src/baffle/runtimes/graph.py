@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,12 @@ class Graph:
         try:
             self._take(module, _traced(module), sample)
         except Exception:  # a user's own module may fail in any way
-            self._take(module, _exported(module, sample), sample)
+            try:
+                self._take(module, _exported(module, sample), sample)
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(f"its graph fails: {_told(error)}") from error
 
     def _take(self, module: nn.Module, captured: _Captured, sample: Tensor) -> None:
         names = {id(tensor): name for name, tensor in module.named_parameters()}
@@ -77,7 +83,12 @@ class Graph:
         for some in (sample, sample[:1]):
             values = self._weigh(parameters, some)
             with torch.no_grad():
-                _refuse_other(values[self.output], module(some))
+                _refuse_other(values[self.output], module(some), len(some))
+        # At θ itself a part that does nothing yet (times one, plus zero) may be missing and not be missed.
+        elsewhere = {name: tensor + 0.1 * _waves(tensor) for name, tensor in parameters.items()}
+        with torch.no_grad():
+            outputs = Trunk(self, elsewhere, sample)([self.output])[0]
+            _refuse_other(outputs, torch.func.functional_call(module, elsewhere, (sample,)), len(sample))
 
     def _dependences(self) -> dict[fx.Node, frozenset[str]]:
         """Return the parameters on which each node depends."""
@@ -102,7 +113,9 @@ class Graph:
             if versions != [one._version for one in read if isinstance(one, Tensor)]:
                 raise ModelError(f"{node.name} changes a value in place")
             own = [one for one, before in zip(read, node.all_input_nodes, strict=True) if before not in self.parameters]
-            flops, moved = _products(node, [one for one in read if isinstance(one, Tensor)], value), _moved(value, own)
+            given: list[Any] = []
+            map_arg((node.args, node.kwargs), lambda before, given=given: given.append(values[before]))
+            flops, moved = _products(node, [one for one in given if isinstance(one, Tensor)], value), _moved(value, own)
             self.numbers[node] = _size(value) // len(sample) if moved else 0
             self.operations[node] = (flops + MOVED * moved) // len(sample)
             if node.target in _CONVOLUTIONS:
@@ -219,11 +232,13 @@ def _exported(module: nn.Module, sample: Tensor) -> _Captured:
     """Return the module as PyTorch's exporter runs it, with operations in place made pure."""
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
     try:
-        program = torch.export.export(module, (sample,), dynamic_shapes=dynamic, strict=False)
-        if any(_mutates(node) for node in program.graph.nodes):
-            program = program.run_decompositions({})
+        with warnings.catch_warnings():  # of its own functions, mostly
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module, (sample,), dynamic_shapes=dynamic, strict=False)
+            if any(_mutates(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})
     except Exception as error:  # a user's own module may fail in any way
-        raise ModelError(f"torch.export fails: {type(error).__name__}: {str(error).strip()[:200]}") from error
+        raise ModelError(f"torch.export fails: {_told(error)}") from error
     found = list(program.graph.nodes)
     bound = {node: _held(module, program, node.name) for node in found if node.op == "placeholder"}
     leaves = {node: tensor for node, tensor in bound.items() if tensor is not None}
@@ -257,10 +272,22 @@ def _held(module: nn.Module, program: Any, name: str) -> Tensor | None:
     return None
 
 
-def _refuse_other(outputs: Any, expected: Any) -> None:
-    """Raise ModelError if a graph's outputs are not the module's."""
-    if not isinstance(expected, Tensor) or not torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+def _refuse_other(outputs: Any, expected: Any, samples: int) -> None:
+    """Raise ModelError if a graph's outputs are not the module's, or not one for each sample."""
+    if not isinstance(expected, Tensor) or expected.shape[:1] != (samples,):
+        raise ModelError("it does not give one output for each sample")
+    same = outputs.shape == expected.shape
+    if not same or not torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
         raise ModelError("its graph gives other outputs than the module")
+
+
+def _waves(like: Tensor) -> Tensor:
+    return torch.arange(1, like.numel() + 1, device=like.device).cos().to(like.dtype).view(like.shape)
+
+
+def _told(error: Exception) -> str:
+    """Return the first line of what an error says, with its kind."""
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0][:200]
 
 
 def _once(names: Iterable[str]) -> tuple[str, ...]:
@@ -363,6 +390,8 @@ def _products(node: fx.Node, read: Sequence[Tensor], value: Any) -> int:
     name = str(getattr(node.target, "__name__", node.target)).removesuffix(".default")
     if not isinstance(value, Tensor) or len(read) < 2:
         return 0
+    if "conv_transpose" in name:
+        return 2 * read[0].numel() * read[1][0].numel()
     if "conv" in name or "linear" in name:
         return 2 * value.numel() * read[1][0].numel()
     if "attention" in name:

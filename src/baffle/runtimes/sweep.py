@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Sweep:
     """Bytes of activations that probes evaluated together may take."""
     _alone: set[int] = field(default_factory=set)
     """Splits (by identity) that can't be vectorised."""
+    _lock: Lock = field(default_factory=Lock)
 
     def __call__(
         self, blocks: Sequence[Probes], inputs: Tensor, targets: Tensor, sizes: list[int]
@@ -58,7 +60,7 @@ class Sweep:
 
         All blocks' probes are around the same θ.
         """
-        parameters = self._tensors(torch.from_numpy(blocks[0].parameters).to(self.device)) | dict(self.frozen)
+        parameters = self._tensors(torch.tensor(blocks[0].parameters, device=self.device)) | dict(self.frozen)
         with torch.inference_mode(), self._pool() as pool:
             trunk = Trunk(self.graph, parameters, inputs)
             return [self._block(probes, parameters, trunk, targets, sizes, pool) for probes in blocks]
@@ -119,8 +121,10 @@ class Sweep:
             try:
                 return torch.vmap(split.run, in_dims=dims)(*displaced, *rest)
             except Exception as error:  # operations of a user's own may not be vectorised
-                log.warning("probes of %s are evaluated one by one: %s", ", ".join(split.displaced), error)
-                self._alone.add(id(split))
+                with self._lock:
+                    if id(split) not in self._alone:
+                        log.warning("probes of %s are evaluated one by one: %s", ", ".join(split.displaced), error)
+                    self._alone.add(id(split))
         outputs: list[Tensor] = []
         for probe in range(count):
             own = [self._laid_out(n, t[probe]) for n, t in zip(split.displaced, displaced, strict=True)]
@@ -129,9 +133,10 @@ class Sweep:
 
     def together(self, block: BlockPlan, samples: int) -> int:
         """Return how many of a block's probes are evaluated in one call on so many samples: a power of two."""
-        split = self.graph.split(self.layout.within(block.start, block.stop))
+        names = self.layout.within(block.start, block.stop)
+        split, moved = self.graph.split(names), sum(own.stop - own.start for own in names.values())
         by_work = self.operations // (split.operations * samples)
-        by_memory = self.memory // (split.numbers * samples * 8)
+        by_memory = self.memory // ((split.numbers * samples + moved) * 8)
         most = min(by_work, by_memory, TOGETHER)
         return 1 << (most.bit_length() - 1) if most >= _FEW else 1
 

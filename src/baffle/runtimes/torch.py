@@ -31,6 +31,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 _WORTH_A_CALL = {True: 1 << 27, False: 1 << 36}
 """Floating-point operations of one call, on a CPU or not: the calls' own time is small beside it."""
+_PART = 32
+"""Most samples that a thread evaluates at a time."""
 log = logging.getLogger("baffle")
 
 
@@ -105,7 +107,7 @@ class TorchRuntime:
         self._dtype = getattr(torch, precision)
         self._model = copy.deepcopy(model).to(self.device, self._dtype).eval()
         self._flat = torch.empty(self.layout.size, dtype=self._dtype, device=self.device)
-        self._sweep: Sweep | None = None
+        self._sweeps: dict[tuple[int, ...], Sweep] = {}
         self.given = {
             name: parameter.detach().cpu().float().numpy().copy()
             for name, parameter in model.named_parameters()
@@ -121,17 +123,17 @@ class TorchRuntime:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the module with its first weights, and the arguments it was wrapped with."""
-        model = copy.deepcopy(self._model).cpu().float()
+        model = copy.deepcopy(self._model).cpu()
         named = dict(model.named_parameters())
         for name, values in self.given.items():
-            named[name].data = torch.from_numpy(values.copy())
+            named[name].data = torch.from_numpy(values).to(self._dtype, copy=True)
             named[name].requires_grad_(True)
         return _again, (model, self._loss, self._arguments)
 
     def losses(self, points: Iterable[NDArray[np.floating]], batches: Sequence[Batch]) -> NDArray[np.float64]:
         """Return the mean loss at each of P points on each of C batches, float64 [P, C], the module called whole."""
         inputs, targets, sizes = self._joined(batches)
-        with torch.inference_mode(), self._on_threads(self.threads):
+        with torch.inference_mode(), self._on_threads(1):
             rows = []
             for point in points:
                 self._flat.copy_(torch.from_numpy(point))
@@ -167,7 +169,10 @@ class TorchRuntime:
         A range of directions that begins at a multiple of it gives the same bits by itself.
         """
         sweep = self._captured(probes.parameters, batches[0])
-        return 1 if sweep is None else sweep.together(probes.block, sum(len(targets) for _, targets in batches))
+        samples = sum(len(targets) for _, targets in batches)
+        if samples > self.chunk:  # the last piece of a large batch is the smallest
+            samples = samples % self.chunk or self.chunk
+        return 1 if sweep is None else sweep.together(probes.block, samples)
 
     def costs(self, blocks: Sequence[Block], batch: Batch) -> tuple[float, ...]:
         """Return the share of a forward pass that a probe of each block has to run again, in (0, 1]: counted.
@@ -184,7 +189,7 @@ class TorchRuntime:
         """Return the mean loss and the accuracy of `parameters` [n] over all samples of `batches`."""
         total, correct, samples = 0.0, 0, 0
         with torch.inference_mode():
-            self._flat.copy_(torch.from_numpy(np.asarray(parameters)))
+            self._flat.copy_(torch.tensor(parameters))
             for batch in batches:
                 inputs, targets = self._tensors(batch)
                 outputs = self._outputs(parameters, inputs, targets)
@@ -200,27 +205,28 @@ class TorchRuntime:
         """Return the outputs for `inputs` at `parameters`, by the graph if there is one."""
         sweep = self._captured(parameters, (inputs[:3].cpu().numpy(), targets[:3].cpu().numpy()))
         if sweep is None:
-            with self._on_threads(self.threads):
+            with self._on_threads(1):
                 return self._forward(inputs, targets)
         with self._on_threads(1):
-            parts = sweep.laid_out(inputs).split(max(1, min(self.chunk, -(-len(inputs) // self.threads))))
+            parts = sweep.laid_out(inputs).split(min(self.chunk, _PART))
             return torch.cat(sweep.forward(self._flat, parts))
 
     def _captured(self, parameters: NDArray[np.floating], batch: Batch) -> Sweep | None:
         """Return what evaluates probes on the module's graph, made at the first call, or None if that can't be."""
-        if self._capture and self._sweep is None:
-            self._flat.copy_(torch.from_numpy(np.asarray(parameters)))
-            inputs = self._tensors(batch)[0]
+        shape = batch[0].shape[1:]
+        if self._capture and shape not in self._sweeps:
             try:
-                self._sweep = self._captured_with(inputs)
+                with torch.inference_mode(False):
+                    self._flat.copy_(torch.tensor(parameters))
+                    self._sweeps[shape] = self._captured_with(self._tensors(batch)[0])
             except ModelError as error:
                 self._capture = False
                 log.warning("every probe runs the whole model: it can't be captured as a graph, %s", error)
-        return self._sweep
+        return self._sweeps.get(shape)
 
     def _captured_with(self, inputs: Tensor) -> Sweep:
         with self._on_threads(1):
-            graph = Graph(self._model, inputs)
+            graph = Graph(copy.deepcopy(self._model), inputs)
         named = dict(self._model.named_parameters())
         trained = {tensor.name for tensor in self.layout.tensors}
         sweep = Sweep(
@@ -235,7 +241,7 @@ class TorchRuntime:
             memory=self._memory,
         )
         try:
-            sweep.forward(self._flat, [sweep.laid_out(inputs[:1])])
+            sweep.forward(self._flat, [sweep.laid_out(torch.cat([inputs] * 2)[:2])])
         except Exception:  # some modules reshape images in a way that only one layout allows
             sweep = replace(sweep, channels_last=False)
         return sweep
