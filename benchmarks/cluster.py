@@ -82,7 +82,8 @@ def measured(made: Simulation, count: int) -> dict[str, dict[str, list[float]]]:
             for name, play in rounds.items():
                 start, before, here = time.perf_counter(), worked(), time.process_time()
                 play()
-                busiest = max((seconds - before[worker] for worker, seconds in worked().items()), default=0.0)
+                spent = [seconds - before.get(worker, seconds) for worker, seconds in worked().items()]
+                busiest = max(spent, default=0.0)
                 found[name]["processor seconds"].append(round(time.process_time() - here + busiest, 3))
                 found[name]["seconds"].append(round(time.perf_counter() - start, 3))
     return found
