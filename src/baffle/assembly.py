@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from baffle import extras
-from baffle.data import Dataset, Indices, by_owner, dirichlet, iid, load, shards
+from baffle.bundle import MANIFEST
+from baffle.data import Dataset, Indices, Split, by_owner, dirichlet, iid, load, shards
 from baffle.errors import BaffleError, ModelError, SettingsError
 from baffle.experiment import Experiment
 from baffle.keys import Key
@@ -18,6 +22,8 @@ from baffle.simulation import Share, Simulation
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from baffle.export import Source
 
 
 _SMALL = 20_000
@@ -31,17 +37,8 @@ def assemble(experiment: Experiment) -> Simulation:
         SettingsError, DataError, ModelError: something can't be used; says what and why.
         MissingExtraError: an extra is not installed.
     """
-    extras.require("torch", "train")
     key = Key.root(experiment.seed)
-    split = load(
-        experiment.dataset,
-        data_dir=Path(experiment.data_dir).expanduser() if experiment.data_dir else None,
-        image_size=None if experiment.image_size < 0 else experiment.image_size,
-        key=key.fold("held out"),
-        label_column=experiment.label_column,
-        client_column=experiment.client_column,
-        download=not experiment.data_dir,
-    )
+    split = _load(experiment, key)
     return Simulation(
         runtime=_runtime(experiment, split.train, key),
         shares=[Share(split.train, indices) for indices in _partition(experiment, split.train, key.fold("partition"))],
@@ -60,6 +57,19 @@ def assemble(experiment: Experiment) -> Simulation:
     )
 
 
+def _load(experiment: Experiment, key: Key) -> Split:
+    """Return the data, read or downloaded."""
+    return load(
+        experiment.dataset,
+        data_dir=Path(experiment.data_dir).expanduser() if experiment.data_dir else None,
+        image_size=None if experiment.image_size < 0 else experiment.image_size,
+        key=key.fold("held out"),
+        label_column=experiment.label_column,
+        client_column=experiment.client_column,
+        download=not experiment.data_dir,
+    )
+
+
 def _partition(experiment: Experiment, data: Dataset, key: Key) -> Indices:
     match experiment.partition:
         case "iid":
@@ -75,25 +85,86 @@ def _partition(experiment: Experiment, data: Dataset, key: Key) -> Indices:
 
 
 def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
+    if (Path(experiment.model) / MANIFEST).exists() or experiment.runtime == "onnx":
+        runtime = _onnx_runtime(experiment, data, key)
+    else:
+        runtime = _torch_runtime(experiment, data, key)
+    _try(experiment, runtime, data)
+    return runtime
+
+
+def _torch_runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
+    extras.require("torch", "train")
     from baffle.runtimes.torch import TorchRuntime
 
     model = _model(experiment, data, key)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    own = ":" in experiment.model
     try:
-        runtime = TorchRuntime(
+        return TorchRuntime(
             model,
             device=experiment.device,
             precision=experiment.precision,
-            drawn=experiment.initial == "key" and not own,
+            drawn=_drawn(experiment),
             chunk=experiment.chunk,
             memory=experiment.memory,
             threads=experiment.threads or (1 if weights < _SMALL else cores()),
+            pruned=experiment.pruned,
         )
     except (RuntimeError, AssertionError) as error:  # PyTorch asserts that CUDA is there
         raise SettingsError("device", experiment.device, f"can't be used: {_first_line(error)}") from None
-    _try(experiment, runtime, data)
-    return runtime
+
+
+def _onnx_runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
+    from baffle.runtimes.onnx import OnnxRuntime
+
+    if experiment.precision != "float32":
+        raise SettingsError("precision", experiment.precision, "must be float32 with ONNX Runtime")
+    if experiment.device not in ("auto", "cpu"):
+        raise SettingsError("device", experiment.device, "must be cpu or auto with ONNX Runtime")
+    folder = Path(experiment.model)
+    if not (folder / MANIFEST).exists():
+        folder = _temporary()
+        extras.require("onnx", "onnx")
+        from baffle.export import Choice, export, prepared
+
+        trainable, expected = prepared(_source(experiment, data, key), Choice(pruned=experiment.pruned))
+        export(trainable, folder, expected=expected, blocks=experiment.blocks)
+    return OnnxRuntime(folder, chunk=experiment.chunk, threads=experiment.threads or cores())
+
+
+def _temporary() -> Path:
+    """Return a folder that lasts as long as this process."""
+    folder = tempfile.mkdtemp(prefix="baffle-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def source(experiment: Experiment) -> Source:
+    """Return the PyTorch model that `experiment` describes, as something to be exported.
+
+    Raises:
+        SettingsError, DataError, ModelError: something can't be used; says what and why.
+        MissingExtraError: an extra is not installed.
+    """
+    key = Key.root(experiment.seed)
+    return _source(experiment, _load(experiment, key).train, key)
+
+
+def _source(experiment: Experiment, data: Dataset, key: Key) -> Source:
+    extras.require("torch", "train")
+    extras.require("onnx", "onnx")
+    from baffle.export.from_torch import from_torch
+
+    inputs, _ = data.take(np.arange(1))
+    try:
+        return from_torch(_model(experiment, data, key), inputs[0], drawn=_drawn(experiment))
+    except ModelError as error:
+        raise ModelError(f"{experiment.model}: {error}") from error
+
+
+def _drawn(experiment: Experiment) -> bool:
+    """Return whether first weights come from the run's key."""
+    return experiment.initial == "key" and ":" not in experiment.model
 
 
 def _model(experiment: Experiment, data: Dataset, key: Key) -> nn.Module:

@@ -14,15 +14,15 @@ from msgspec import Meta
 
 from baffle.algorithms import Baffle
 from baffle.allocation import Rule
-from baffle.directions import Gaussian, Rademacher
+from baffle.directions import Gaussian, Rademacher, Sparse
 from baffle.errors import SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.optimizers import Adam, ExponentialAverage, Sgd
 
-PRESETS: dict[str, Baffle] = {"baffle": Baffle(), "paper": Baffle.paper()}
+PRESETS: dict[str, Baffle] = {"baffle": Baffle(), "paper": Baffle.paper(), "grid": Baffle.grid()}
 """What `algorithm` may name: every setting of the method that is not given comes from there."""
 ESTIMATORS = {"forward": ForwardDifference, "central": CentralDifference, "centred": CentredDifference}
-LAWS = {"gaussian": Gaussian, "rademacher": Rademacher}
+LAWS = {"gaussian": Gaussian, "rademacher": Rademacher, "sparse": Sparse}
 OPTIMIZERS = {"adam": Adam, "sgd": Sgd}
 
 Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
@@ -78,8 +78,18 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shards: Annotated[Number, About("data", "runs of one label that each client holds with partition = 'shards'")] = 2
 
     model: Annotated[
-        str, About("model", "mlp, lenet, wrn, or module:function of your own, called as function(shape, classes)")
+        str,
+        About(
+            "model",
+            "mlp, lenet, wrn, module:function of your own, called as function(shape, classes), "
+            "or a folder that `baffle export` made",
+        ),
     ] = "mlp"
+    runtime: Annotated[
+        Literal["torch", "onnx"],
+        About("model", "what evaluates losses: PyTorch, or ONNX Runtime, as always with an exported model"),
+    ] = "torch"
+    pruned: Annotated[bool, About("model", "keep weights of your own model that are zero at zero, untrained")] = False
     hidden: Annotated[tuple[Number, ...], About("model", "widths of the mlp's hidden layers", "units")] = (32,)
     activation: Annotated[Literal["hardswish", "relu", "selu", "gelu"], About("model", "of the built-in models")] = (
         "hardswish"
@@ -101,8 +111,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     memory: Annotated[Number, About("model", "most activations of probes that are evaluated together", "MiB")] = 64
 
     algorithm: Annotated[
-        Literal["baffle", "paper"],
-        About("method", "where settings of the method that are not given come from: our defaults, or the paper's"),
+        Literal["baffle", "paper", "grid"],
+        About(
+            "method",
+            "where settings of the method that are not given come from: our defaults, the paper's, "
+            "or ours for weights on a grid of integers",
+        ),
     ] = "baffle"
     forwards: Annotated[
         Number,
@@ -110,7 +124,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ]
     estimator: Annotated[Literal["forward", "central", "centred"], About("method", "how losses become slopes")]
     scale: Annotated[Positive, About("method", "size of a displacement: sigma", "parameter units")]
-    law: Annotated[Literal["gaussian", "rademacher"], About("method", "what directions are drawn from")]
+    law: Annotated[Literal["gaussian", "rademacher", "sparse"], About("method", "what directions are drawn from")]
+    odds: Annotated[int, Meta(ge=1, le=128), About("method", "of each sign in a sparse direction", "256ths")]
     batch: Annotated[
         Whole,
         About("method", "a client's mini-batch, which all probes of a step see; 0 lets the method choose", "samples"),
@@ -188,7 +203,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         return Baffle(
             estimator=ESTIMATORS[self.estimator](scale=self.scale),
-            law=LAWS[self.law](),
+            law=_pick(LAWS[self.law], self),
             optimizer=_pick(OPTIMIZERS[self.optimizer], self),
             average=ExponentialAverage(decay=self.average),
             anneal=self.rounds if self.schedule == "linear" else 0,
@@ -232,9 +247,10 @@ def defaults(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     method = PRESETS[preset]
     found: dict[str, Any] = {name: getattr(method, name) for name in _PLAIN}
-    found |= {"average": method.average.decay, "schedule": "constant", "law": _tag(method.law)}
+    found |= {"average": method.average.decay, "schedule": "constant"}
     return (
         found
+        | _variant("law", LAWS, method.law, given)
         | _variant("estimator", ESTIMATORS, method.estimator, given)
         | _variant("optimizer", OPTIMIZERS, method.optimizer, given)
     )

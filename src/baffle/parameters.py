@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any, Literal, TypeAlias
 
@@ -44,16 +45,52 @@ Initial: TypeAlias = Uniform | Constant | Given
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """A named tensor of the model: its shape and how it begins."""
+    """A named tensor of the model: its shape and how it begins.
+
+    Raises:
+        ModelError: `live` is not a bit for each weight.
+    """
 
     name: str
     shape: tuple[int, ...]
     initial: Initial = Given()
+    live: bytes = b""
+    """Which weights the flat vector has, a bit each, lowest first; the others are zero and stay so. Empty is all."""
+
+    def __post_init__(self) -> None:
+        size = math.prod(self.shape)
+        if self.live and (len(self.live) != -(-size // 8) or int.from_bytes(self.live, "little") >> size):
+            raise ModelError(f"parameter {self.name}: {len(self.live)} bytes are no mask of shape {self.shape}")
 
     @property
     def size(self) -> int:
-        """Number of weights."""
-        return math.prod(self.shape)
+        """Number of weights in the flat vector."""
+        return _places(self.live, math.prod(self.shape)).size if self.live else math.prod(self.shape)
+
+    def places(self) -> NDArray[np.int64]:
+        """Return where the flat vector's weights lie in the flattened tensor, ascending."""
+        return _places(self.live, math.prod(self.shape))
+
+    def dense(self, weights: NDArray[Any]) -> NDArray[Any]:
+        """Return the tensor of its weights [m]: a view of them where all are in use."""
+        if not self.live:
+            return weights.reshape(self.shape)
+        tensor = np.zeros(math.prod(self.shape), weights.dtype)
+        tensor[self.places()] = weights
+        return tensor.reshape(self.shape)
+
+
+@lru_cache(maxsize=256)
+def _places(live: bytes, size: int) -> NDArray[np.int64]:
+    if not live:
+        return np.arange(size)
+    return np.flatnonzero(np.unpackbits(np.frombuffer(live, np.uint8), bitorder="little"))
+
+
+def mask_of(tensor: NDArray[Any]) -> bytes:
+    """Return `Tensor.live` of a pruned tensor: a bit for each weight that is not zero; empty where none is zero."""
+    live = np.asarray(tensor).ravel() != 0
+    return b"" if live.all() else np.packbits(live, bitorder="little").tobytes()
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -102,22 +139,26 @@ class Layout(msgspec.Struct, frozen=True):
         return {name: own for name, own in self.slices().items() if max(own.start, start) < min(own.stop, stop)}
 
     def unflatten(self, vector: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
-        """Return the named tensors as views of `vector` [n]."""
+        """Return the named tensors of `vector` [n], as views of it where no weight is missing."""
         slices = self.slices()
-        return {tensor.name: vector[slices[tensor.name]].reshape(tensor.shape) for tensor in self.tensors}
+        return {tensor.name: tensor.dense(vector[slices[tensor.name]]) for tensor in self.tensors}
 
     def flatten(self, tensors: Mapping[str, NDArray[np.generic]]) -> Vector:
         """Return the flat vector of the named tensors, float32 [n].
 
         Raises:
-            ModelError: a tensor is missing or has another shape.
+            ModelError: a tensor is missing or has another shape, or a weight that is not in use is not zero.
         """
         vector = np.empty(self.size, np.float32)
-        for name, view in self.unflatten(vector).items():
-            if name not in tensors or tensors[name].shape != view.shape:
-                found = tensors[name].shape if name in tensors else "nothing"
-                raise ModelError(f"parameter {name}: expected shape {view.shape}, found {found}")
-            view[...] = tensors[name]
+        slices = self.slices()
+        for tensor in self.tensors:
+            name, values = tensor.name, tensors.get(tensor.name)
+            if values is None or values.shape != tensor.shape:
+                found = "nothing" if values is None else values.shape
+                raise ModelError(f"parameter {name}: expected shape {tensor.shape}, found {found}")
+            vector[slices[name]] = values.ravel()[tensor.places()] if tensor.live else values.ravel()
+            if tensor.live and np.count_nonzero(values) > np.count_nonzero(vector[slices[name]]):
+                raise ModelError(f"parameter {name}: weights that are pruned must be zero")
         return vector
 
     def blocks(self, rule: BlockRule) -> tuple[Block, ...]:
@@ -161,7 +202,7 @@ class Layout(msgspec.Struct, frozen=True):
         for number, tensor in enumerate(self.tensors):
             match tensor.initial:
                 case Uniform(bound):
-                    drawn = np.frombuffer(bits.words(key, number, 0, 2 * tensor.size), "<u2")
+                    drawn = np.frombuffer(bits.words(key, number, 0, 2 * math.prod(tensor.shape)), "<u2")
                     centred = 2.0 * drawn.astype(np.float64) + 1.0 - 65536.0
                     tensors[tensor.name] = (centred * (bound / 65536.0)).reshape(tensor.shape)
                 case Constant(value):
@@ -169,6 +210,8 @@ class Layout(msgspec.Struct, frozen=True):
                 case Given():
                     if given is not None and tensor.name in given:
                         tensors[tensor.name] = given[tensor.name]
+            if tensor.live and not isinstance(tensor.initial, Given):
+                tensors[tensor.name] = tensor.dense(tensors[tensor.name].ravel()[tensor.places()])
         return self.flatten(tensors)
 
 

@@ -54,6 +54,20 @@ class Probes:
         """σ as it comes out after that rounding: what losses are divided by."""
         return self.step * self.block.law.deviation
 
+    def rows(self, span: slice, first: int, count: int, sign: int) -> NDArray[np.floating]:
+        """Return positions `span` of θ at `count` probes from direction `first` on [count, m].
+
+        The block lies within `span`.
+        """
+        block = slice(self.block.start, self.block.stop)
+        moved = np.empty((count, block.stop - block.start), self.parameters.dtype)
+        self.kernels.displace_many(moved, self.parameters[block], sign * self.step, self.block.law, self.key, first)
+        if block == span:
+            return moved
+        whole = np.repeat(self.parameters[None, span], count, axis=0)
+        whole[:, block.start - span.start : block.stop - span.start] = moved
+        return whole
+
     def __len__(self) -> int:
         return len(self.directions) * len(self.signs)
 

@@ -13,7 +13,7 @@ import msgspec
 
 from baffle import allocation, checks
 from baffle.allocation import RULES, Candidate, Rule
-from baffle.directions import Gaussian, Law, Orthogonal, Rademacher
+from baffle.directions import Gaussian, Law, Orthogonal, Rademacher, Sparse
 from baffle.directions.orthogonal import LARGEST_ORDER
 from baffle.errors import SettingsError
 from baffle.estimators import CentredDifference, Estimator, ForwardDifference
@@ -54,7 +54,7 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     """B, samples of a client's mini-batch, which all probes of a step see; 0 lets `allocation.samples` choose."""
     estimator: Estimator = CentredDifference(scale=1e-2)
     """How losses become slopes."""
-    law: Gaussian | Rademacher = Rademacher()
+    law: Gaussian | Rademacher | Sparse = Rademacher()
     """What directions are drawn from."""
     blocks: BlockRule = "layers"
     """What is displaced together: the "whole" vector, one of the "layers" at a time, or patterns of tensor names."""
@@ -118,6 +118,20 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
             clip=0.3,
             optimizer=Adam(rate=1e-2, beta1=0.9, beta2=0.99, weight_decay=5e-4),
             average=ExponentialAverage(decay=0.995),
+        )
+
+    @classmethod
+    def grid(cls, odds: int = 16) -> Baffle:
+        """Return settings for weights that lie on a grid of integers: a probe moves odds/128 of them by one step.
+
+        Rates and slopes are in steps of the grid.
+        """
+        law = Sparse(odds)
+        return cls(
+            estimator=CentredDifference(scale=law.deviation),
+            law=law,
+            orthogonal=False,
+            optimizer=Adam(rate=1.0, beta1=0.5, beta2=0.99),
         )
 
     def groups_of(self, cohort: int) -> int:

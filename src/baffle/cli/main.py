@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from baffle import __version__
-from baffle.cli import inspect, train
+from baffle.cli import export, inspect, train
 from baffle.errors import BaffleError
 from baffle.experiment import FIELDS, Experiment, about, defaults
 
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, metavar="FILE", help="the page; by default report.html in the (first) folder"
     )
+    _add_export(commands)
     return parser
 
 
@@ -72,6 +73,34 @@ def _add_folder(commands: Any, name: str, command: Any, text: str, count: str | 
     parser.add_argument("folder", type=Path, nargs=count, metavar="DIR", help="a run's folder")
     parser.set_defaults(command=command)
     return parser
+
+
+def _add_export(commands: Any) -> None:
+    text = "write a model for clients that only run inference"
+    parser = commands.add_parser(
+        "export",
+        allow_abbrev=False,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: a folder of ONNX graphs whose chosen tensors are inputs, cut where "
+        "each block begins. Train it with: baffle train --model DIR.",
+    )
+    parser.set_defaults(command=export.export)
+    add = parser.add_argument
+    add("source", type=Path, metavar="SOURCE", help="an ONNX file, a run's folder, or an EXPERIMENT.toml")
+    add("--out", type=Path, metavar="DIR", help="the folder for clients")
+    add("--plain", type=Path, metavar="FILE.onnx", help="one ONNX file with the weights in it, for any other use")
+    patterns: dict[str, Any] = {"nargs": "+", "metavar": "PATTERN", "default": []}
+    add("--train", help="float32 tensors that are trained; by default a PyTorch model's parameters", **patterns)
+    add("--grid", help="int8 tensors that are trained in steps of their grid", **patterns)
+    add("--int8", action="store_true", help="make int8 what is not trained, and what --grid names")
+    add("--lora", type=int, default=0, metavar="RANK", help="train adapters of this rank beside linear layers [none]")
+    add("--lora-on", nargs="+", metavar="PATTERN", default=["*"], help="those layers [all]")
+    add("--lora-b-only", action="store_true", help="draw each adapter's A from --seed and train its B alone")
+    add("--seed", type=int, default=0, metavar="SEED", help="of --lora-b-only [0]")
+    add("--pruned", action="store_true", help="keep weights that are zero at zero, untrained")
+    add("--blocks", default="layers", metavar="RULE", help="where to cut, as the setting of that name [layers]")
+    add("--output", metavar="NAME", help="what the loss is made from [the first]")
+    add("--free", type=int, default=32, metavar="SIZE", help="entries of free axes in samples made up for checks [32]")
 
 
 def _add_train(commands: Any) -> None:

@@ -7,11 +7,12 @@ from typing import TypeAlias
 from baffle.directions.gaussian import Gaussian
 from baffle.directions.orthogonal import Orthogonal
 from baffle.directions.rademacher import Rademacher
+from baffle.directions.sparse import Sparse
 
-Law: TypeAlias = Gaussian | Orthogonal | Rademacher
+Law: TypeAlias = Gaussian | Orthogonal | Rademacher | Sparse
 """What a plan may name.
 
 A law has `deviation`, `peak`, `most` and `entries(key, direction, start, stop)`; one of signs has `packed`, too.
 """
 
-__all__ = ["Gaussian", "Law", "Orthogonal", "Rademacher"]
+__all__ = ["Gaussian", "Law", "Orthogonal", "Rademacher", "Sparse"]

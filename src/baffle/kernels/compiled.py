@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle import checks
-from baffle.directions import Gaussian, Law, Orthogonal, Rademacher
+from baffle.directions import Gaussian, Law, Orthogonal, Rademacher, Sparse
 from baffle.directions.gaussian import table
 from baffle.directions.orthogonal import SIGNS, patterns
 from baffle.directions.signs import octets
 from baffle.errors import SettingsError
 from baffle.kernels import hadamard, loops, streams
+from baffle.kernels.plain import PlainKernels
 from baffle.kernels.sharing import share
 from baffle.keys import Key
 
@@ -54,6 +55,9 @@ class CompiledKernels:
         self, out: NDArray[np.floating], base: NDArray[np.floating], step: float, law: Law, key: Key, first: int
     ) -> None:
         """Write base + step · zₖ into row k − `first` of `out` [directions, m]; fastest where `out` is contiguous."""
+        if isinstance(law, Sparse):
+            PlainKernels().displace_many(out, base, step, law, key, first)
+            return
         factor = out.dtype.type(step)
 
         def work(piece: Piece) -> None:
@@ -70,6 +74,9 @@ class CompiledKernels:
 
     def accumulate(self, total: NDArray[np.int64], weights: NDArray[np.int64], law: Law, key: Key) -> None:
         """Add Σₖ weights[k] · zₖ to `total` [m]."""
+        if isinstance(law, Sparse):
+            PlainKernels().accumulate(total, weights, law, key)
+            return
         if isinstance(law, Orthogonal) and hadamard.pays(law, weights.size, total.size, TRANSFORM):
             hadamard.accumulate(total, weights, law, key, loops.transform)
             return

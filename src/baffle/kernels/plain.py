@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from baffle.directions import Gaussian, Law, Orthogonal
+from baffle.directions import Gaussian, Law, Orthogonal, Sparse
 from baffle.directions.signs import octets
 from baffle.errors import SettingsError
 from baffle.kernels import hadamard
@@ -44,7 +44,7 @@ class PlainKernels:
         for direction, point in enumerate(out, first):
             for part in self._slices(base.size):
                 here = point[part]
-                if isinstance(law, Gaussian):
+                if isinstance(law, Gaussian | Sparse):
                     np.multiply(law.entries(key, direction, part.start, part.stop), factor, here, dtype=out.dtype)
                     here += base[part]
                 else:

@@ -17,11 +17,8 @@ from torch.fx.node import map_arg
 from torch.nn import functional
 
 from baffle.errors import ModelError
+from baffle.runtimes.work import LOSS, MOVED
 
-MOVED = 25
-"""What moving one number through memory costs, in floating-point operations, on processors of today."""
-LOSS = 1000
-"""Floating-point operations of the loss, for each of the model's outputs."""
 _PLAIN_POOL: Any = functional.max_pool2d
 _POOLS = (functional.max_pool2d, torch.max_pool2d, torch.ops.aten.max_pool2d.default)
 _CONVOLUTIONS = (functional.conv2d, torch.ops.aten.conv2d.default)

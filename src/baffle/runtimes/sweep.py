@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -37,6 +38,8 @@ class Sweep:
 
     graph: Graph
     layout: Layout
+    places: Mapping[str, Tensor]
+    """Where the weights of pruned tensors lie in them."""
     frozen: Mapping[str, Tensor]
     """Parameters that are not trained."""
     device: torch.device
@@ -97,7 +100,7 @@ class Sweep:
         def one(job: Job) -> Tensor:
             first, count, sign = job
             with torch.inference_mode():
-                rows = torch.from_numpy(displaced(probes, span, first, count, sign)).to(self.device)
+                rows = torch.from_numpy(probes.rows(span, first, count, sign)).to(self.device)
                 own = self._cut(rows, {name: names[name] for name in split.displaced}, span)
                 outputs = self._outputs(split, own, rest, count, together == 1)
                 return self.losses(outputs, targets, sizes).cpu()
@@ -146,18 +149,29 @@ class Sweep:
 
     def _tensors(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the named tensors of θ."""
-        views = {
-            t.name: flat[s].view(t.shape)
-            for t, s in zip(self.layout.tensors, self.layout.slices().values(), strict=True)
+        span = slice(0, self.layout.size)
+        slices = self.layout.slices()
+        return {
+            name: self._laid_out(name, tensor[0])
+            for name, tensor in zip(slices, self._cut(flat[None], slices, span), strict=True)
         }
-        return {name: self._laid_out(name, view) for name, view in views.items()}
 
     def _cut(self, rows: Tensor, names: Mapping[str, slice], span: slice) -> list[Tensor]:
         """Return the named tensors [P, ...] of rows [P, m] that hold positions `span` of θ."""
         shapes = {tensor.name: tensor.shape for tensor in self.layout.tensors}
+        own = {name: rows[:, s.start - span.start : s.stop - span.start] for name, s in names.items()}
         return [
-            rows[:, s.start - span.start : s.stop - span.start].reshape(-1, *shapes[name]) for name, s in names.items()
+            self._dense(name, weights, math.prod(shapes[name])).reshape(len(rows), *shapes[name])
+            for name, weights in own.items()
         ]
+
+    def _dense(self, name: str, weights: Tensor, size: int) -> Tensor:
+        """Return all numbers [P, size] of a tensor with weights [P, m]: those that are pruned are zero."""
+        if name not in self.places:
+            return weights
+        whole = weights.new_zeros(len(weights), size)
+        whole[:, self.places[name]] = weights
+        return whole
 
     def _laid_out(self, name: str, tensor: Tensor) -> Tensor:
         if self.channels_last and name in self.graph.kernels:
@@ -180,20 +194,6 @@ def channels_last(inputs: Tensor) -> Tensor:
     _, channels, height, width = inputs.shape
     strides = (height * width * channels, 1, width * channels, channels)
     return torch.empty_strided(inputs.shape, strides, dtype=inputs.dtype, device=inputs.device).copy_(inputs)
-
-
-def displaced(probes: Probes, span: slice, first: int, count: int, sign: int) -> NDArray[np.floating]:
-    """Return positions `span` of θ at `count` probes [count, m]; the block lies within them."""
-    block = slice(probes.block.start, probes.block.stop)
-    rows = np.empty((count, block.stop - block.start), probes.parameters.dtype)
-    probes.kernels.displace_many(
-        rows, probes.parameters[block], sign * probes.step, probes.block.law, probes.key, first
-    )
-    if block == span:
-        return rows
-    whole = np.repeat(probes.parameters[None, span], count, axis=0)
-    whole[:, block.start - span.start : block.stop - span.start] = rows
-    return whole
 
 
 def _each(pool: ThreadPoolExecutor | None, work: Callable[[Any], Tensor], items: Iterable[Any]) -> Iterable[Tensor]:

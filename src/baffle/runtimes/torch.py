@@ -63,6 +63,7 @@ class TorchRuntime:
         threads: probes evaluated at the same time on a CPU, each on one thread, ≥ 1: results do not depend on it.
         memory: most mebibytes of activations for probes evaluated together, ≥ 1; one probe alone may take more.
         capture: whether to capture the module at all.
+        pruned: keep weights that are zero in `model` at zero, and out of the trained vector.
 
     Raises:
         ModelError: nothing is trainable, or BatchNorm is in training mode.
@@ -81,11 +82,12 @@ class TorchRuntime:
         threads: int = 1,
         memory: int = 64,
         capture: bool = True,
+        pruned: bool = False,
     ) -> None:
         _refuse_batch_norm(model)
         for name, number in (("chunk", chunk), ("threads", threads), ("memory", memory)):
             checks.at_least(name, number, 1)
-        self.layout = layout_of(model, drawn=drawn)
+        self.layout = layout_of(model, drawn=drawn, pruned=pruned)
         self.precision: np.dtype[Any] = np.dtype(precision)
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.threads = threads
@@ -99,6 +101,7 @@ class TorchRuntime:
             "threads": threads,
             "memory": memory,
             "capture": capture,
+            "pruned": pruned,
         }
         self.chunk = chunk
         self._memory = memory << 20
@@ -113,10 +116,11 @@ class TorchRuntime:
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
+        self._places = {t.name: torch.from_numpy(t.places()).to(self.device) for t in self.layout.tensors if t.live}
         slices = self.layout.slices()
         for name, parameter in self._model.named_parameters():
             parameter.requires_grad_(False)
-            if name in slices:
+            if name in slices and name not in self._places:
                 parameter.data = self._flat[slices[name]].view(parameter.shape)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -136,7 +140,7 @@ class TorchRuntime:
         with torch.inference_mode(), self._on_threads(1):
             rows = []
             for point in points:
-                self._flat.copy_(torch.from_numpy(point))
+                self._put(point)
                 rows.append(self._means(self._forward(inputs, targets)[None], targets, sizes)[0])
             return torch.stack(rows).cpu().numpy()
 
@@ -189,7 +193,7 @@ class TorchRuntime:
         """Return the mean loss and the accuracy of `parameters` [n] over all samples of `batches`."""
         total, correct, samples = 0.0, 0, 0
         with torch.inference_mode():
-            self._flat.copy_(torch.tensor(parameters))
+            self._put(parameters)
             for batch in batches:
                 inputs, targets = self._tensors(batch)
                 outputs = self._outputs(parameters, inputs, targets)
@@ -217,7 +221,7 @@ class TorchRuntime:
         if self._capture and shape not in self._sweeps:
             try:
                 with torch.inference_mode(False):
-                    self._flat.copy_(torch.tensor(parameters))
+                    self._put(parameters)
                     self._sweeps[shape] = self._captured_with(self._tensors(batch)[0])
             except ModelError as error:
                 self._capture = False
@@ -232,6 +236,7 @@ class TorchRuntime:
         sweep = Sweep(
             graph=graph,
             layout=self.layout,
+            places=self._places,
             frozen={name: parameter.detach() for name, parameter in named.items() if name not in trained},
             device=self.device,
             channels_last=graph.channels_last if self._channels_last is None else self._channels_last,
@@ -245,6 +250,13 @@ class TorchRuntime:
         except Exception:  # some modules reshape images in a way that only one layout allows
             sweep = replace(sweep, channels_last=False)
         return sweep
+
+    def _put(self, point: NDArray[np.floating]) -> None:
+        """Have the module stand at θ [n]."""
+        self._flat.copy_(torch.from_numpy(point) if point.flags.writeable else torch.tensor(point))
+        slices = self.layout.slices()
+        for name, places in self._places.items():
+            self._model.get_parameter(name).data.view(-1)[places] = self._flat[slices[name]]
 
     def _joined(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor, list[int]]:
         """Return the samples of all batches, their targets, and how many are of each."""

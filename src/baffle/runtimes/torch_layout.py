@@ -7,13 +7,15 @@ import math
 
 from torch import nn
 
-from baffle.parameters import Constant, Given, Initial, Layout, Tensor, Uniform
+from baffle.parameters import Constant, Given, Initial, Layout, Tensor, Uniform, mask_of
 
 _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 
 
-def layout_of(model: nn.Module, *, drawn: bool) -> Layout:
+def layout_of(model: nn.Module, *, drawn: bool, pruned: bool = False) -> Layout:
     """Return the layout of the model's trainable parameters, in the order in which the model names them.
+
+    With `pruned`, weights that are zero are left out, and stay zero.
 
     With `drawn`, linear and convolution layers begin uniformly in ±1/√(fan-in), norms at 1 and 0, which is what PyTorch
     draws them from; anything else, and everything without it, begins as it is in the model.
@@ -24,7 +26,12 @@ def layout_of(model: nn.Module, *, drawn: bool) -> Layout:
     initials = _initials(model) if drawn else {}
     return Layout(
         tuple(
-            Tensor(name, tuple(parameter.shape), initials.get(name, Given()))
+            Tensor(
+                name,
+                tuple(parameter.shape),
+                initials.get(name, Given()),
+                mask_of(parameter.detach().cpu().numpy()) if pruned else b"",
+            )
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         )

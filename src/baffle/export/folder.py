@@ -1,0 +1,150 @@
+"""An exported model's folder: graphs that share their constants."""
+
+# pyright: standard
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, external_data_helper
+from safetensors.numpy import save
+
+from baffle.bundle import WEIGHTS, Bundle, Cut, write
+from baffle.errors import ModelError
+from baffle.export import trace
+from baffle.export.choose import Trainable
+from baffle.export.cut import parts, trunk
+from baffle.export.model import open_session, output_of, reduced, value
+from baffle.export.prepare import Outputs
+from baffle.parameters import BlockRule, Layout
+
+CONSTANTS = "constants.bin"
+_LARGE = 1024
+"""Bytes from which on a constant lies beside the graphs, once for all of them."""
+_PAGE = 4096
+"""Bytes to whose multiples constants are moved, so that processes can map them."""
+_COUPLING = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
+TOLERANCE = {False: 1e-3, True: 5e-2}
+"""Largest difference of two graphs' outputs, as a share of the largest output; with quantised activations, more."""
+
+
+def export(
+    trainable: Trainable,
+    folder: Path,
+    *,
+    expected: Outputs,
+    blocks: BlockRule = "layers",
+    output: str | None = None,
+    free: int = 32,
+) -> Bundle:
+    """Write a model with trained tensors as inputs to `folder`, cut where its blocks begin.
+
+    Args:
+        trainable: the model.
+        folder: where to; what an earlier export left there is replaced.
+        expected: what the graphs' outputs at the first weights are compared with.
+        blocks: what will be displaced together; a run may use other blocks, whose probes then run a larger part.
+        output: what the loss is made from; by default the first.
+        free: entries of axes of any length, in the samples that operations are counted on.
+
+    Raises:
+        ModelError: the model can't be run, or its graphs give other outputs than `expected`.
+        SettingsError: a pattern of `blocks` matches nothing.
+    """
+    layout, name = Layout(trainable.tensors), output_of(trainable.model, output)
+    taken = trainable.features
+    given = trace.samples(taken, trace.SAMPLES, free)
+    model = reduced(trainable.model, [], [name])
+    known = _values(model, trainable, given)
+    if known[name].shape[:1] != (trace.SAMPLES,):
+        shape = list(known[name].shape)
+        raise ModelError(
+            f"output {name} has shape {shape} for {trace.SAMPLES} samples: it must have one entry for each"
+        )
+    work = trace.operations(model, known, {tensor.name for tensor in model.graph.initializer} | trainable.given.keys())
+    groups = [list(layout.within(block.start, block.stop)) for block in layout.blocks(blocks)]
+    cuts, loss = parts(model, groups, known, work, name), trace.loss(known[name])
+    before = trunk(model, [value for part in cuts for value in part.values], known)
+    graphs = {"model.onnx": model, "trunk.onnx": before, **{_file(i): part.model for i, part in enumerate(cuts)}}
+    weights = {t.name: np.ascontiguousarray(trainable.given[t.name].ravel()[t.places()]) for t in layout.tensors}
+    write(
+        folder,
+        {**_files(graphs), WEIGHTS: save(weights)},
+        layout=layout,
+        features=taken,
+        output=name,
+        whole=Cut("model.onnx", tuple(weights), sum(work.values()) + loss),
+        trunk="trunk.onnx",
+        cuts=tuple(Cut(_file(i), part.displaced, part.operations + loss) for i, part in enumerate(cuts)),
+        coupled=any(node.op_type in _COUPLING for node in model.graph.node),
+        grid=trainable.grid,
+    )
+    bundle = Bundle.read(folder)
+    _compare(bundle, given, trainable.given, expected(given))
+    return bundle
+
+
+def _values(model: ModelProto, trainable: Trainable, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return everything that the model's operations read and write on samples `given`."""
+    constants = {tensor.name: value(tensor) for tensor in model.graph.initializer}
+    inputs = {one.name for one in model.graph.input}
+    own = {name: array for name, array in (dict(given) | dict(trainable.given)).items() if name in inputs}
+    return constants | own | trace.traced(model, own)
+
+
+def _file(number: int) -> str:
+    return f"block-{number}.onnx"
+
+
+def _files(graphs: Mapping[str, ModelProto]) -> dict[str, bytes]:
+    """Return the graphs' files, and one with the constants that they share."""
+    places: dict[str, tuple[int, int]] = {}
+    constants = bytearray()
+    files: dict[str, bytes] = {}
+    for name, graph in graphs.items():
+        made = ModelProto()
+        made.CopyFrom(graph)
+        for tensor in made.graph.initializer:
+            _move_out(tensor, places, constants)
+        files[name] = made.SerializeToString()
+    return {**files, CONSTANTS: bytes(constants)}
+
+
+def _move_out(tensor: TensorProto, places: dict[str, tuple[int, int]], constants: bytearray) -> None:
+    """Put a large constant's bytes behind those of others, if they are not there, and refer to them."""
+    data = np.ascontiguousarray(value(tensor)).tobytes()
+    if len(data) < _LARGE or tensor.data_type == TensorProto.STRING:
+        return
+    if tensor.name not in places:
+        constants.extend(b"\0" * (-len(constants) % _PAGE))
+        places[tensor.name] = (len(constants), len(data))
+        constants.extend(data)
+    kept = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=b"")
+    tensor.CopyFrom(kept)
+    external_data_helper.set_external_data(tensor, CONSTANTS, *places[tensor.name])
+
+
+def _compare(
+    bundle: Bundle, given: Mapping[str, NDArray[Any]], weights: Mapping[str, NDArray[Any]], expected: NDArray[Any]
+) -> None:
+    """Raise ModelError if a graph of the folder gives other outputs."""
+    manifest, held = bundle.manifest, dict(given) | dict(weights)
+    held |= _run(bundle, manifest.trunk, held)
+    for cut in (manifest.whole, *manifest.cuts):
+        made = _run(bundle, cut.file, held)[manifest.output]
+        size = float(np.abs(expected).max(initial=1e-6))
+        if (
+            made.shape != expected.shape
+            or not np.abs(made - expected).max(initial=0.0) <= TOLERANCE[manifest.coupled] * size
+        ):
+            raise ModelError(f"{bundle.folder / cut.file} gives other outputs than the model it was made from")
+
+
+def _run(bundle: Bundle, file: str, held: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    opened = open_session(bundle.folder / file)
+    names = [one.name for one in opened.get_outputs()]
+    found = opened.run(names, {one.name: held[one.name] for one in opened.get_inputs()}) if names else []
+    return dict(zip(names, found, strict=True))
