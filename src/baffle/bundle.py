@@ -18,10 +18,14 @@ from safetensors.numpy import load_file
 
 from baffle.errors import ModelError
 from baffle.parameters import Layout
+from baffle.processors import vectors
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 FORMAT = "baffle-model-1"
+LAYOUTS = "layouts.safetensors"
+LAID_OUT = "@"
+"""Between a tensor's name and that of the layout in which a graph takes it."""
 GRID = 127
 """Largest magnitude of a weight on an int8 grid: the same on both sides, as quantisers have it."""
 _PIECE = 1 << 20
@@ -48,6 +52,8 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Trained tensors whose displacement it follows; others stay as they are."""
     operations: Annotated[int, Meta(ge=0)]
     """Floating-point operations a sample, the loss and moved numbers included."""
+    settled: str = ""
+    """The same for processors as `Manifest.settled_for` says, with some tensors in another layout."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,8 +74,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether samples of one pass share the range of their quantised activations."""
     grid: tuple[str, ...] = ()
     """Trained tensors that are int8: the vector counts them in steps of their grid."""
+    settled_for: str = ""
+    """Processors and version of ONNX Runtime that settled graphs are for, as `this_processor` says it."""
     files: dict[str, str]
     """BLAKE2b-256 of every other file, in hexadecimal."""
+
+    @property
+    def graphs(self) -> tuple[Cut, ...]:
+        """Return the whole model and its cuts."""
+        return (self.whole, *self.cuts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +115,30 @@ class Bundle:
                 raise ModelError(f"{folder / name} is not the file that was exported: export the model again")
         return cls(folder, manifest, hashlib.blake2b(data, digest_size=32).hexdigest())
 
+    def layouts(self) -> Mapping[str, NDArray[np.int32]]:
+        """Return where the entries of tensors in other layouts come from in the flattened tensor; −1 is a zero."""
+        return _tensors(self.folder / LAYOUTS) if LAYOUTS in self.manifest.files else {}
+
     def given(self) -> Mapping[str, NDArray[np.generic]]:
         """Return the first values of the trained tensors, those in use only, [m] each."""
-        try:
-            return load_file(self.folder / WEIGHTS)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{self.folder / WEIGHTS} can't be read: {error}") from None
+        return _tensors(self.folder / WEIGHTS)
+
+
+def _tensors(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from None
+
+
+def this_processor(version: str) -> str:
+    """Return what a settled graph depends on, the processor's vectors and ONNX Runtime's version; empty if unknown."""
+    return f"{vectors()}, onnxruntime {version}" if vectors() else ""
 
 
 def _refuse_strays(folder: Path, manifest: Manifest) -> None:
     """Refuse a manifest that names files elsewhere, or that it has no digest of."""
-    used = {manifest.whole.file, manifest.trunk, WEIGHTS, *(cut.file for cut in manifest.cuts)}
+    used = {manifest.trunk, WEIGHTS, *(name for cut in manifest.graphs for name in (cut.file, cut.settled) if name)}
     for name in sorted(used | manifest.files.keys()):
         if name not in manifest.files or name != Path(name).name:
             raise ModelError(f"{folder / MANIFEST} names {name!r}, which is no file of the folder")

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, external_data_helper
 from safetensors.numpy import save
 
-from baffle.bundle import WEIGHTS, Bundle, Cut, write
+from baffle.bundle import LAID_OUT, LAYOUTS, WEIGHTS, Bundle, Cut, this_processor, write
 from baffle.errors import ModelError
 from baffle.export import trace
 from baffle.export.choose import Trainable
 from baffle.export.cut import parts, trunk
 from baffle.export.model import open_session, output_of, reduced, value
 from baffle.export.prepare import Outputs
+from baffle.export.settled import settled
 from baffle.parameters import BlockRule, Layout
 
 CONSTANTS = "constants.bin"
@@ -68,17 +70,27 @@ def export(
     groups = [list(layout.within(block.start, block.stop)) for block in layout.blocks(blocks)]
     cuts, loss = parts(model, groups, known, work, name), trace.loss(known[name])
     before = trunk(model, [value for part in cuts for value in part.values], known)
-    graphs = {"model.onnx": model, "trunk.onnx": before, **{_file(i): part.model for i, part in enumerate(cuts)}}
+    graphs = {"model.onnx": model, **{_file(i): part.model for i, part in enumerate(cuts)}}
+    rewritten = {file: settled(graph, trainable.given) for file, graph in graphs.items()}
+    fast = {f"settled-{file}": made for file, made in rewritten.items() if made is not None}
+    places = {name: own for made in fast.values() for name, own in made.places.items()}
     weights = {t.name: np.ascontiguousarray(trainable.given[t.name].ravel()[t.places()]) for t in layout.tensors}
     write(
         folder,
-        {**_files(graphs), WEIGHTS: save(weights)},
+        {
+            **_files({**graphs, "trunk.onnx": before, **{file: made.model for file, made in fast.items()}}),
+            **({LAYOUTS: save(places)} if places else {}),
+            WEIGHTS: save(weights),
+        },
         layout=layout,
         features=taken,
         output=name,
-        whole=Cut("model.onnx", tuple(weights), sum(work.values()) + loss),
+        whole=Cut("model.onnx", tuple(weights), sum(work.values()) + loss, _found("model.onnx", fast)),
         trunk="trunk.onnx",
-        cuts=tuple(Cut(_file(i), part.displaced, part.operations + loss) for i, part in enumerate(cuts)),
+        cuts=tuple(
+            Cut(_file(i), part.displaced, part.operations + loss, _found(_file(i), fast)) for i, part in enumerate(cuts)
+        ),
+        settled_for=this_processor(onnxruntime.__version__) if fast else "",
         coupled=any(node.op_type in _COUPLING for node in model.graph.node),
         grid=trainable.grid,
     )
@@ -93,6 +105,11 @@ def _values(model: ModelProto, trainable: Trainable, given: Mapping[str, NDArray
     inputs = {one.name for one in model.graph.input}
     own = {name: array for name, array in (dict(given) | dict(trainable.given)).items() if name in inputs}
     return constants | own | trace.traced(model, own)
+
+
+def _found(file: str, fast: Mapping[str, Any]) -> str:
+    """Return the name of a graph's settled form, or nothing where there is none."""
+    return f"settled-{file}" if f"settled-{file}" in fast else ""
 
 
 def _file(number: int) -> str:
@@ -133,14 +150,16 @@ def _compare(
     """Raise ModelError if a graph of the folder gives other outputs."""
     manifest, held = bundle.manifest, dict(given) | dict(weights)
     held |= _run(bundle, manifest.trunk, held)
-    for cut in (manifest.whole, *manifest.cuts):
-        made = _run(bundle, cut.file, held)[manifest.output]
+    for name, places in bundle.layouts().items():
+        held[name] = np.append(weights[name.rpartition(LAID_OUT)[0]].ravel(), np.float32(0))[places]
+    for file in filter(None, (name for cut in manifest.graphs for name in (cut.file, cut.settled))):
+        made = _run(bundle, file, held)[manifest.output]
         size = float(np.abs(expected).max(initial=1e-6))
         if (
             made.shape != expected.shape
             or not np.abs(made - expected).max(initial=0.0) <= TOLERANCE[manifest.coupled] * size
         ):
-            raise ModelError(f"{bundle.folder / cut.file} gives other outputs than the model it was made from")
+            raise ModelError(f"{bundle.folder / file} gives other outputs than the model it was made from")
 
 
 def _run(bundle: Bundle, file: str, held: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

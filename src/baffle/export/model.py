@@ -189,6 +189,11 @@ def reduced(model: ModelProto, inputs: Iterable[str], outputs: Iterable[str]) ->
     return made
 
 
+def kept_only(model: ModelProto, constants: list[TensorProto]) -> None:
+    """Have a model hold just these constants."""
+    _keep(model.graph.initializer, constants)
+
+
 def restated(
     model: ModelProto, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto] | None = None
 ) -> None:

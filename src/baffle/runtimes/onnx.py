@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle import checks
-from baffle.bundle import Bundle, Cut, Feature, on_grid
+from baffle.bundle import LAID_OUT, Bundle, Cut, Feature, on_grid, this_processor
 from baffle.errors import ModelError
 from baffle.extras import require
 from baffle.parameters import Block
@@ -25,6 +25,10 @@ from baffle.runtimes import Batch, Evaluation, slices
 Loss = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.floating]]
 """(outputs, targets) -> the loss of each sample [B, ...]."""
 Arrays = dict[str, NDArray[Any]]
+_TOGETHER = 32
+"""Most probes whose displaced weights are made, and whose losses are taken, in one call."""
+_ROOM = 1 << 16
+"""Weights that such probes may have together."""
 
 
 def cross_entropy(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
@@ -35,16 +39,27 @@ def cross_entropy(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.fl
     return np.log(np.exp(logits, out=logits).sum(1)) - chosen
 
 
-class Joined(NamedTuple):
-    """The targets of several batches that are evaluated together, and how many samples each batch has."""
+class _Pass(NamedTuple):
+    """Samples that are evaluated together."""
 
+    clients: slice
+    """Whose they are, by the places of their batches."""
+    features: Arrays
     targets: NDArray[Any]
     sizes: list[int]
+    """How many are of each of these batches."""
+    share: float
+    """Of a batch that is cut into several passes."""
 
 
 class _Session(NamedTuple):
     run: Callable[..., Any]
     inputs: frozenset[str]
+
+    @property
+    def tensors(self) -> dict[str, str]:
+        """Return the name of the tensor that each input is, in some layout."""
+        return {name: name.rpartition(LAID_OUT)[0] or name for name in self.inputs}
 
 
 class OnnxRuntime:
@@ -70,17 +85,23 @@ class OnnxRuntime:
     def __init__(self, folder: Path | str, *, loss: Loss = cross_entropy, chunk: int = 256, threads: int = 1) -> None:
         for name, number in (("chunk", chunk), ("threads", threads)):
             checks.at_least(name, number, 1)
-        require("onnxruntime", "client")
+        onnxruntime = require("onnxruntime", "client")
         self.bundle = Bundle.read(Path(folder))
         self.chunk = chunk
         self.threads = threads
         self._loss = loss
         self.layout = self.bundle.manifest.layout
-        given = self.bundle.given()
-        self.given = {t.name: t.dense(given[t.name].ravel()) for t in self.layout.tensors if t.name in given}
         self._tensors = {tensor.name: tensor for tensor in self.layout.tensors}
         self._sessions: dict[str, _Session] = {}
         self._grid = frozenset(self.bundle.manifest.grid)
+        self._at_home = self.bundle.manifest.settled_for == this_processor(onnxruntime.__version__) != ""
+        self._places = self._gathered() if self._at_home else {}
+
+    @cached_property
+    def given(self) -> Mapping[str, NDArray[np.generic]]:
+        """The model's own values of its trainable tensors, by name; a client, which is sent θ, never reads them."""
+        weights = self.bundle.given()
+        return {t.name: t.dense(weights[t.name].ravel()) for t in self.layout.tensors if t.name in weights}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the folder's name: it must be there, too."""
@@ -90,23 +111,19 @@ class OnnxRuntime:
         """Return the mean loss at each of P points on each of C batches, float64 [P, C], the whole model run."""
         rows = []
         for point in points:
-            tensors = self._named(point)
-            parts = [
-                self._means(np.concatenate([self._whole(tensors, piece) for piece in pieces]), some)
-                for some, pieces in self._passes(batches)
-            ]
-            rows.append(np.concatenate(parts))
-        return np.stack(rows)
+            found = [(own, self._means(self._whole(point, own.features), own)) for own in self._passes(batches)]
+            rows.append(_together(found, len(batches)))
+        return np.concatenate(rows)
 
     def sweep(self, blocks: Sequence[Probes], batches: Sequence[Batch]) -> list[NDArray[np.float64]]:
         """Return the mean loss at each block's probes on each of C batches, float64 [P, C] each; all around one θ."""
-        tensors = self._named(blocks[0].parameters)
+        point = blocks[0].parameters
+        found: list[list[tuple[_Pass, NDArray[np.float64]]]] = [[] for _ in blocks]
         with self._pool() as pool:
-            parts = [
-                [self._block(probes, tensors, some, pieces, pool) for probes in blocks]
-                for some, pieces in self._passes(batches)
-            ]
-        return [np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)]
+            for own in self._passes(batches):
+                for number, probes in enumerate(blocks):
+                    found[number].append((own, self._block(probes, point, own, pool)))
+        return [_together(parts, len(batches)) for parts in found]
 
     def costs(self, blocks: Sequence[Block], batch: Batch) -> tuple[float, ...]:
         """Return the share of a forward pass that a probe of each block has to run again, in (0, 1]: counted."""
@@ -122,10 +139,10 @@ class OnnxRuntime:
     def evaluate(self, parameters: NDArray[np.floating], batches: Iterable[Batch]) -> Evaluation:
         """Return the mean loss and the accuracy of `parameters` [n] over all samples of `batches`."""
         total, correct, samples = 0.0, 0.0, 0
-        tensors = self._named(np.asarray(parameters, self.precision))
+        point = np.asarray(parameters, self.precision)
         for batch in batches:
-            for (targets, _), pieces in self._passes([batch]):
-                outputs = np.concatenate([self._whole(tensors, piece) for piece in pieces])
+            for own in self._passes([batch]):
+                outputs, targets = self._whole(point, own.features), own.targets
                 total += float(self._losses_of(outputs, targets).sum())
                 classes = outputs.ndim == 2 and targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
                 correct += float((outputs.argmax(1) == targets).sum()) if classes else math.nan
@@ -133,50 +150,75 @@ class OnnxRuntime:
         return Evaluation(total / samples, correct / samples)
 
     def _block(
-        self,
-        probes: Probes,
-        tensors: Arrays,
-        some: Joined,
-        pieces: Sequence[Arrays],
-        pool: ThreadPoolExecutor | None,
+        self, probes: Probes, point: NDArray[np.floating], own: _Pass, pool: ThreadPoolExecutor | None
     ) -> NDArray[np.float64]:
+        """Return the mean loss at each probe on each of one pass's batches [P, C]."""
         names = self.layout.within(probes.block.start, probes.block.stop)
-        cut = self._cut(names)
-        session = self._session(cut.file)
+        session = self._of(self._cut(names))
         span = slice(min(s.start for s in names.values()), max(s.stop for s in names.values()))
-        wanted = session.inputs
-        before = [self._before(wanted, tensors, piece) for piece in pieces]
-        kept = {name: tensors[name] for name in wanted & tensors.keys() - names.keys()}
-        moved = {name: own for name, own in names.items() if name in wanted}
+        held = self._kept(session, point, names) | self._before(session, point, own.features)
+        moved = {
+            name: (tensor, slice(names[tensor].start - span.start, names[tensor].stop - span.start))
+            for name, tensor in session.tensors.items()
+            if tensor in names
+        }
+        together = max(1, min(_TOGETHER, _ROOM // (span.stop - span.start)))
 
-        def one(job: tuple[int, int]) -> NDArray[np.float64]:
-            direction, sign = job
-            row = probes.rows(span, direction, 1, sign)[0]
-            own = {n: self._laid_out(n, row[s.start - span.start : s.stop - span.start]) for n, s in moved.items()}
-            outputs = [self._run(session, [self.bundle.manifest.output], kept | own | held)[0] for held in before]
-            return self._means(outputs[0] if len(outputs) == 1 else np.concatenate(outputs), some)
+        def outputs(row: NDArray[np.floating]) -> NDArray[Any]:
+            displaced = {name: self._laid_out(name, tensor, row[place]) for name, (tensor, place) in moved.items()}
+            return self._run(session, [self.bundle.manifest.output], held | displaced)[0]
 
-        jobs = [(direction, sign) for direction in probes.directions for sign in probes.signs]
-        return np.stack(list(map(one, jobs) if pool is None else pool.map(one, jobs)))
+        def some_losses(job: tuple[int, int, int]) -> NDArray[np.float64]:
+            first, count, sign = job
+            rows = probes.rows(span, first, count, sign)
+            return self._means(np.concatenate([outputs(row) for row in rows]), own)
 
-    def _before(self, wanted: frozenset[str], tensors: Arrays, piece: Arrays) -> Arrays:
-        """Return the samples and the values computed before a cut, of those that are `wanted`."""
-        held = {name: piece[name] for name in wanted & piece.keys()}
-        values = sorted(wanted - piece.keys() - tensors.keys())
+        budget, signs = probes.directions, probes.signs
+        jobs = [
+            (first, min(together, budget.stop - first), sign)
+            for first in range(budget.start, budget.stop, together)
+            for sign in signs
+        ]
+        found = map(some_losses, jobs) if pool is None else pool.map(some_losses, jobs)
+        losses = np.empty((len(budget), len(signs), len(own.sizes)))
+        for (first, count, sign), part in zip(jobs, found, strict=True):
+            losses[first - budget.start : first - budget.start + count, signs.index(sign)] = part
+        return losses.reshape(-1, len(own.sizes))
+
+    def _kept(self, session: _Session, point: NDArray[np.floating], moved: Iterable[str] = ()) -> Arrays:
+        """Return the tensors of θ that a graph takes, but for those that are `moved`."""
+        slices = self.layout.slices()
+        return {
+            name: self._laid_out(name, tensor, point[slices[tensor]])
+            for name, tensor in session.tensors.items()
+            if tensor in slices and tensor not in moved
+        }
+
+    def _before(self, session: _Session, point: NDArray[np.floating], samples: Arrays) -> Arrays:
+        """Return the samples and the values computed before that a graph takes."""
+        held = {name: array for name, array in samples.items() if name in session.inputs}
+        values = sorted(
+            name for name, tensor in session.tensors.items() if name not in samples and tensor not in self._tensors
+        )
         if values:
             trunk = self._session(self.bundle.manifest.trunk)
-            held |= zip(values, self._run(trunk, values, tensors | piece), strict=True)
+            given = {name: array for name, array in samples.items() if name in trunk.inputs}
+            held |= zip(values, self._run(trunk, values, given | self._kept(trunk, point)), strict=True)
         return held
 
-    def _whole(self, tensors: Arrays, piece: Arrays) -> NDArray[Any]:
+    def _whole(self, point: NDArray[np.floating], samples: Arrays) -> NDArray[Any]:
         """Return the outputs for one pass's samples."""
-        session = self._session(self.bundle.manifest.whole.file)
-        return self._run(session, [self.bundle.manifest.output], tensors | piece)[0]
+        session = self._of(self.bundle.manifest.whole)
+        given = self._kept(session, point) | self._before(session, point, samples)
+        return self._run(session, [self.bundle.manifest.output], given)[0]
+
+    def _of(self, cut: Cut) -> _Session:
+        """Return the session of a part of the model, in the form that is best here."""
+        return self._session(cut.settled if cut.settled and self._at_home else cut.file)
 
     def _run(self, session: _Session, names: Sequence[str], given: Arrays) -> list[NDArray[Any]]:
-        own = {name: value for name, value in given.items() if name in session.inputs}
         try:
-            return session.run(names, own, _only_what_is_asked())
+            return session.run(names, given, _only_what_is_asked())
         except Exception as error:  # ONNX Runtime's own kinds are no public names
             raise ModelError(f"ONNX Runtime fails on {self.bundle.folder}: {_told(error)}") from error
 
@@ -194,26 +236,38 @@ class OnnxRuntime:
                 raise ModelError(f"ONNX Runtime can't load {self.bundle.folder / file}: {_told(error)}") from error
         return self._sessions[file]
 
-    def _named(self, point: NDArray[np.floating]) -> Arrays:
-        """Return the named tensors of θ as the graphs take them."""
-        return {name: self._laid_out(name, point[own]) for name, own in self.layout.slices().items()}
+    def _laid_out(self, name: str, tensor: str, weights: NDArray[np.floating]) -> NDArray[Any]:
+        """Return a tensor's weights [m] as the input `name` of a graph takes them."""
+        if name in self._places:
+            return np.append(weights, weights.dtype.type(0)).take(self._places[name])
+        return self._tensors[tensor].dense(on_grid(weights) if tensor in self._grid else weights)
 
-    def _laid_out(self, name: str, weights: NDArray[np.floating]) -> NDArray[Any]:
-        if name in self._grid:
-            return self._tensors[name].dense(on_grid(weights))
-        return self._tensors[name].dense(weights)
+    def _gathered(self) -> dict[str, NDArray[np.int32]]:
+        """Return where in a tensor's weights, a zero put behind them, the entries of each layout come from."""
+        found: dict[str, NDArray[np.int32]] = {}
+        for name, places in self.bundle.layouts().items():
+            tensor = self._tensors[name.rpartition(LAID_OUT)[0]]
+            inverse = np.full(math.prod(tensor.shape) + 1, tensor.size, np.int32)
+            inverse[tensor.places()] = np.arange(tensor.size)
+            found[name] = inverse[places]
+        return found
 
-    def _passes(self, batches: Sequence[Batch]) -> Iterator[tuple[Joined, list[Arrays]]]:
-        """Yield runs of batches that are evaluated together, and their samples in passes of at most `chunk`.
+    def _passes(self, batches: Sequence[Batch]) -> Iterator[_Pass]:
+        """Yield the samples in passes of at most `chunk`: of several batches, or of a part of a large one.
 
         A model whose samples share the range of their activations sees one batch at a time.
         """
         coupled = self.bundle.manifest.coupled
         for some in [slice(i, i + 1) for i in range(len(batches))] if coupled else slices(batches, self.chunk):
             inputs, targets = (np.concatenate(parts) for parts in zip(*batches[some], strict=True))
-            starts = range(0, len(targets), self.chunk)
-            pieces = [self._features(inputs[start : start + self.chunk]) for start in starts]
-            yield Joined(targets, [len(own) for _, own in batches[some]]), pieces
+            if len(targets) <= self.chunk:
+                sizes = [len(own) for _, own in batches[some]]
+                yield _Pass(some, self._features(inputs), targets, sizes, 1.0)
+                continue
+            for start in range(0, len(targets), self.chunk):
+                piece = slice(start, start + self.chunk)
+                own = targets[piece]
+                yield _Pass(some, self._features(inputs[piece]), own, [len(own)], len(own) / len(targets))
 
     def _features(self, inputs: NDArray[Any]) -> Arrays:
         """Return samples as the graphs take them."""
@@ -225,12 +279,15 @@ class OnnxRuntime:
             raise ModelError(f"samples must be a structured array with fields {', '.join(missing)}")
         return {one.name: _checked(one, inputs[one.name]) for one in features}
 
-    def _means(self, outputs: NDArray[Any], some: Joined) -> NDArray[np.float64]:
-        """Return the mean loss of each batch [C]."""
-        values = self._losses_of(outputs, some.targets)
-        if len(set(some.sizes)) == 1:
-            return values.reshape(len(some.sizes), -1).mean(1)
-        return np.array([part.mean() for part in np.split(values, np.cumsum(some.sizes)[:-1])])
+    def _means(self, outputs: NDArray[Any], own: _Pass) -> NDArray[np.float64]:
+        """Return the mean loss of each batch at each of P probes [P, C], from outputs [P · S, ...]."""
+        probes = len(outputs) // len(own.targets)
+        targets = np.concatenate([own.targets] * probes) if probes > 1 else own.targets
+        values = self._losses_of(outputs, targets).reshape(probes, -1)
+        if len(set(own.sizes)) == 1:
+            return values.reshape(probes, len(own.sizes), -1).mean(2)
+        parts = np.split(values, np.cumsum(own.sizes)[:-1], axis=1)
+        return np.stack([part.mean(1) for part in parts], 1)
 
     def _losses_of(self, outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
         shapes = f"outputs of shape {list(outputs.shape)} and targets of shape {list(targets.shape)}"
@@ -249,6 +306,14 @@ class OnnxRuntime:
 
 def _again(folder: Path, loss: Loss, chunk: int, threads: int) -> OnnxRuntime:
     return OnnxRuntime(folder, loss=loss, chunk=chunk, threads=threads)
+
+
+def _together(parts: Sequence[tuple[_Pass, NDArray[np.float64]]], batches: int) -> NDArray[np.float64]:
+    """Return the losses [P, C] of passes that have parts of them."""
+    losses = np.zeros((len(parts[0][1]), batches))
+    for own, found in parts:
+        losses[:, own.clients] += own.share * found
+    return losses
 
 
 def _opened(path: Path) -> _Session:
