@@ -9,6 +9,8 @@
 - speed: microseconds of processor time a sample-forward on one core, of ONNX Runtime with the weights as constants and
   of a client's probes, whole and in layers, in turn, several times over; the fastest counts. A forward equivalent of
   layers is what the exported model's operation counts say.
+- agreement: the share of 8-bit slopes that a client gives alike on both runtimes for one plan, and the accuracy that
+  the same experiment reaches on each (an MLP on scikit-learn's digits, 100 rounds, three seeds).
 
 Needs Linux. Writes benchmarks/results/client.json, but nothing with --quick.
 """
@@ -20,10 +22,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -39,6 +41,7 @@ BUDGET = {"lenet": 20, "wrn": 6}
 MOST = 1024
 """Most probes of a layer: as many as make an estimate of the last one exact."""
 PASSES, SECONDS = 5, 1.0
+SEEDS, ROUNDS = (0, 1, 2), 100
 
 
 def main() -> None:
@@ -54,7 +57,11 @@ def main() -> None:
         for network in NETWORKS:
             apart("prepare", network=network, folder=folder)
         times = 1 if given.quick else 5
-        results = {"memory": memory(Path(folder), times), "speed": speed(Path(folder), 1 if given.quick else PASSES)}
+        results = {
+            "memory": memory(Path(folder), times),
+            "speed": speed(Path(folder), 1 if given.quick else PASSES),
+            "agreement": agreement(Path(folder), (0,) if given.quick else SEEDS),
+        }
     if not given.quick:
         path = Path(__file__).parent / "results" / "client.json"
         path.write_text(json.dumps({"machine": machine.describe(), **results}, indent=1) + "\n")
@@ -239,7 +246,62 @@ def least(call: Callable[[], object], samples: float) -> float:
     return min(times) / samples * 1e6
 
 
+# agreement
+
+
+def agreement(folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """Measure, print and return how far PyTorch and ONNX Runtime agree."""
+    print(f"\n{'one plan':32} slopes     equal   largest difference of losses")
+    found: dict[str, Any] = {}
+    for network in NETWORKS:
+        row = found[network] = apart("agreement", network=network, folder=str(folder))
+        print(f"{network:32} {row['slopes']:6} {row['equal']:9.2%}   {row['difference']:.1e}")
+        met = "reached" if row["equal"] >= 0.99 else "MISSED "
+        print(f"{met}  {network}: {row['equal']:.2%} of slopes equal (goal: at least 99 %)")
+    print(f"\n{'accuracy on digits':32}" + "".join(f"   seed {seed}" for seed in seeds))
+    for runtime in ("torch", "onnx"):
+        found[runtime] = [apart("learning", runtime=runtime, seed=seed) for seed in seeds]
+        print(f"{runtime:32}" + "".join(f"{100 * accuracy:9.1f}" for accuracy in found[runtime]))
+    gap = abs(fmean(found["torch"]) - fmean(found["onnx"]))
+    print(f"{'reached' if gap <= 0.01 else 'MISSED '}  means {100 * gap:.2f} points apart (goal: at most 1)")
+    return found
+
+
+def child_agreement(network: str, folder: str) -> dict[str, float]:
+    """Answer one plan on both runtimes."""
+    import numpy as np
+
+    from baffle.client import Client, answer, measure
+    from baffle.kernels import PlainKernels
+    from baffle.keys import Key
+    from baffle.messages import Plan, decode
+    from baffle.runtimes.onnx import OnnxRuntime
+    from baffle.runtimes.torch import TorchRuntime
+
+    here = Path(folder) / network
+    samples, targets, point = (np.load(here / f"{name}.npy") for name in ("samples", "targets", "weights"))
+    plan = decode((here / "plan").read_bytes(), Plan)
+    client = Client(0, len(targets), Key.root(1), lambda _, count: (samples[:count], targets[:count]))
+    kernels, runtimes = PlainKernels(), (TorchRuntime(_network(network), device="cpu"), OnnxRuntime(here))
+    one, other = (answer(plan, point, client, runtime, kernels).integers(plan) for runtime in runtimes)
+    batches = [client.batch(plan, 0)]
+    slopes = [measure(plan, 0, 0, point, batches, runtime, kernels) for runtime in runtimes]
+    difference = float(np.abs(slopes[0] - slopes[1]).max()) * plan.estimator.scale
+    return {"slopes": int(one.size), "equal": float(np.mean(one == other)), "difference": difference}
+
+
+def child_learning(runtime: str, seed: int) -> float:
+    """Return the accuracy that an experiment reaches."""
+    from baffle.assembly import assemble
+    from baffle.experiment import read
+
+    made = read({"runtime": runtime, "seed": seed, "rounds": ROUNDS, "evaluate_every": ROUNDS})
+    return assemble(made).run(ROUNDS).accuracy
+
+
 CHILDREN: dict[str, Callable[..., Any]] = {
+    "agreement": child_agreement,
+    "learning": child_learning,
     "prepare": child_prepare,
     "torch": child_torch,
     "speed": child_speed,

@@ -1,12 +1,15 @@
-"""What all tests share: one hypothesis profile, the golden values of docs/noise.md, and a small plan."""
+"""What all tests share: one hypothesis profile, the golden values of docs/noise.md, a small plan, exported models."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -71,3 +74,46 @@ def make_plan() -> Callable[..., Plan]:
         return Plan(**(fields | changes))  # type: ignore[arg-type]
 
     return make
+
+
+class Exported(NamedTuple):
+    """A PyTorch model and what was exported of it."""
+
+    module: Any
+    folder: Path
+    shape: tuple[int, ...]
+    """Of a sample."""
+    source: Any
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Callable[[str], Exported]:
+    """Returns a function: lenet, mlp or wrn -> that model, small, exported once for all tests."""
+    torch = pytest.importorskip("torch")
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    from baffle.export import Choice, export, prepared
+    from baffle.export.from_torch import from_torch
+    from baffle.models.lenet import lenet
+    from baffle.models.mlp import mlp
+    from baffle.models.wide_resnet import wide_resnet
+
+    made = {
+        "lenet": (lambda: lenet(1, 10), (1, 12, 12)),
+        "mlp": (lambda: mlp(16, 10, (12,)), (1, 4, 4)),
+        "wrn": (lambda: wide_resnet(3, 10), (3, 8, 8)),
+    }
+
+    @cache
+    def of(name: str) -> Exported:
+        make, shape = made[name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = make()
+        source = from_torch(module, np.zeros(shape, np.float32))
+        trainable, expected = prepared(source, Choice())
+        folder = tmp_path_factory.mktemp(name) / "model"
+        export(trainable, folder, expected=expected)
+        return Exported(module, folder, shape, source)
+
+    return of

@@ -10,7 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from baffle import Baffle, CentralDifference, CentredDifference, ForwardDifference, Gaussian, Rademacher, Sgd, server
+from baffle import (
+    Baffle,
+    CentralDifference,
+    CentredDifference,
+    ForwardDifference,
+    Gaussian,
+    Rademacher,
+    Sgd,
+    Sparse,
+    server,
+)
 from baffle.client import Client
 from baffle.engines import Local
 from baffle.kernels import PlainKernels
@@ -89,7 +99,7 @@ def test_cosine_with_the_gradient_is_as_predicted(batch, build, n: int, directio
     assert np.mean(cosines) == pytest.approx(math.sqrt(directions / (directions + n + 1)), rel=0.05)
 
 
-@pytest.mark.parametrize("law", [Gaussian(), Rademacher()], ids=["gaussian", "rademacher"])
+@pytest.mark.parametrize("law", [Gaussian(), Rademacher(), Sparse(32)], ids=["gaussian", "rademacher", "sparse"])
 @pytest.mark.parametrize(
     "estimator",
     [ForwardDifference(1e-4), CentralDifference(1e-3), CentredDifference(1e-3)],

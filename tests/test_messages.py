@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baffle.directions import Gaussian, Orthogonal, Rademacher
+from baffle.directions import Gaussian, Orthogonal, Rademacher, Sparse
 from baffle.errors import ReportError, SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.mechanisms import MISSING
@@ -75,7 +75,7 @@ def test_a_ledgers_record_comes_back_as_it_was(messages):
 @st.composite
 def plans(draw):
     budgets = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
-    laws = st.sampled_from([Rademacher(), Gaussian(), Orthogonal(5)])
+    laws = st.sampled_from([Rademacher(), Gaussian(), Orthogonal(5), Sparse(16), Sparse(128)])
     bounds, costs = st.floats(1e-9, 1e9), st.floats(0, 1, exclude_min=True)
     blocks = tuple(
         BlockPlan(9 * i, 9 * i + 9, budget, draw(bounds), draw(laws), draw(costs)) for i, budget in enumerate(budgets)
@@ -366,7 +366,8 @@ def test_sums_may_reach_int64s_end_and_no_further(make_plan):
 @given(
     bits=st.integers(2, 32),
     budgets=st.lists(
-        st.tuples(st.integers(1, 10**6), st.sampled_from([Gaussian(), Rademacher(), Orthogonal(20)])), min_size=1
+        st.tuples(st.integers(1, 10**6), st.sampled_from([Gaussian(), Rademacher(), Orthogonal(20), Sparse(1)])),
+        min_size=1,
     ),
     steps=st.integers(1, 50),
     cohort=st.integers(1, 100),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from baffle.directions import Gaussian, Orthogonal, Rademacher
+from baffle.directions import Gaussian, Orthogonal, Rademacher, Sparse
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.kernels import PlainKernels
 from baffle.keys import Key
@@ -9,7 +9,7 @@ from baffle.messages import BlockPlan
 from baffle.probes import Probes
 
 KEY = Key.root(8)
-LAWS = [Gaussian(), Rademacher(), Orthogonal(3)]
+LAWS = [Gaussian(), Rademacher(), Orthogonal(3), Sparse(64)]
 
 
 def probes_of(law=LAWS[1], precision=np.float64, scale=0.01, signs=(1,), budget=4, theta=None):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baffle import Baffle, ExponentialAverage, Gaussian, Rademacher, Sgd
+from baffle import Baffle, ExponentialAverage, Gaussian, Rademacher, Sgd, Sparse
 from baffle.directions import Orthogonal
 from baffle.kernels import PlainKernels
 from baffle.kernels.compiled import CompiledKernels
@@ -127,7 +127,7 @@ def test_only_sums_over_weight_count(make_plan, seed, factor):
     assert scaled == pytest.approx(reconstruct(made, sums, 100, SIZE, KERNELS[0]), rel=1e-6)
 
 
-@pytest.mark.parametrize(("law", "excess"), [(Rademacher(), -1), (Gaussian(), 1)], ids=repr)
+@pytest.mark.parametrize(("law", "excess"), [(Rademacher(), -1), (Gaussian(), 1), (Sparse(32), 2)], ids=repr)
 def test_the_relative_squared_error_is_n_over_k(make_plan, law, excess):
     n, budget, rounds = 24, 6, 400
     gradient = np.random.default_rng(0).normal(size=n)

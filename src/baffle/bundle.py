@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from baffle.processors import vectors
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 FORMAT = "baffle-model-1"
+CONSTANTS = "constants.bin"
 LAYOUTS = "layouts.safetensors"
 LAID_OUT = "@"
 """Between a tensor's name and that of the layout in which a graph takes it."""
@@ -31,12 +32,18 @@ GRID = 127
 _PIECE = 1 << 20
 
 
+Kind: TypeAlias = Literal[
+    "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"
+]
+"""NumPy's names of the numbers that samples may have."""
+
+
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of a sample's arrays."""
 
     name: str
-    dtype: str
-    """NumPy's name of its numbers."""
+    dtype: Kind
+    """Of its numbers."""
     shape: tuple[int, ...]
     """Of one sample; −1 for an axis of any length."""
 
@@ -47,7 +54,7 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Its inputs are trained tensors, samples, and values that `Manifest.trunk` computes before.
     """
 
-    file: str
+    file: Annotated[str, Meta(min_length=1)]
     displaced: tuple[str, ...]
     """Trained tensors whose displacement it follows; others stay as they are."""
     operations: Annotated[int, Meta(ge=0)]
@@ -67,8 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output: str
     whole: Cut
     """The model itself."""
-    trunk: str
-    """Graph that computes the values that cuts begin with."""
+    trunk: str = ""
+    """Graph that computes the values that cuts begin with; empty where there are none."""
     cuts: tuple[Cut, ...] = ()
     coupled: bool = False
     """Whether samples of one pass share the range of their quantised activations."""
@@ -107,7 +114,7 @@ class Bundle:
             raise ModelError(f"{folder} is no exported model: {MANIFEST} can't be read ({error.strerror})") from None
         try:
             manifest = msgspec.json.decode(data, type=Manifest)
-        except (msgspec.DecodeError, ModelError) as error:
+        except (msgspec.DecodeError, ModelError, ValueError) as error:
             raise ModelError(f"{folder / MANIFEST} is no manifest of an exported model: {error}") from None
         _refuse_strays(folder, manifest)
         for name, known in manifest.files.items():
@@ -138,8 +145,8 @@ def this_processor(version: str) -> str:
 
 def _refuse_strays(folder: Path, manifest: Manifest) -> None:
     """Refuse a manifest that names files elsewhere, or that it has no digest of."""
-    used = {manifest.trunk, WEIGHTS, *(name for cut in manifest.graphs for name in (cut.file, cut.settled) if name)}
-    for name in sorted(used | manifest.files.keys()):
+    used = {WEIGHTS, CONSTANTS, manifest.trunk, *(name for cut in manifest.graphs for name in (cut.file, cut.settled))}
+    for name in sorted((used - {""}) | manifest.files.keys()):
         if name not in manifest.files or name != Path(name).name:
             raise ModelError(f"{folder / MANIFEST} names {name!r}, which is no file of the folder")
 
@@ -166,7 +173,7 @@ def write(folder: Path, files: Mapping[str, bytes], **told: Any) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     digests = {name: hashlib.blake2b(data, digest_size=32).hexdigest() for name, data in files.items()}
     manifest = Manifest(files=digests, **told)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    _clear(folder)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
@@ -176,3 +183,14 @@ def write(folder: Path, files: Mapping[str, bytes], **told: Any) -> Manifest:
 def on_grid(weights: NDArray[np.floating]) -> NDArray[np.int8]:
     """Return weights that are counted in steps of a grid as the int8 numbers nearest to them, a half upwards."""
     return np.clip(np.floor(weights + 0.5), -GRID, GRID).astype(np.int8)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier export left, and nothing else."""
+    try:
+        before = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        _refuse_strays(folder, before)
+    except (OSError, ValueError, ModelError):
+        return
+    for name in (MANIFEST, *before.files):
+        (folder / name).unlink(missing_ok=True)

@@ -245,7 +245,7 @@ def defaults(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     `given` are the settings that the user chose: another estimator than the preset's comes with its own scale.
     """
-    method = PRESETS[preset]
+    method = Baffle.grid(given.get("odds", Sparse().odds)) if preset == "grid" else PRESETS[preset]
     found: dict[str, Any] = {name: getattr(method, name) for name in _PLAIN}
     found |= {"average": method.average.decay, "schedule": "constant"}
     return (

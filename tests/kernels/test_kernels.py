@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baffle import kernels
-from baffle.directions import Gaussian, Orthogonal, Rademacher
+from baffle.directions import Gaussian, Orthogonal, Rademacher, Sparse
 from baffle.errors import SettingsError
 from baffle.kernels import PlainKernels, fastest
 from baffle.kernels.compiled import CompiledKernels
@@ -20,7 +20,7 @@ KERNELS = [
     CompiledKernels(room=16),
     CompiledKernels(threads=3, room=64),
 ]
-LAWS = [Gaussian(), Rademacher(), Orthogonal(8)]
+LAWS = [Gaussian(), Rademacher(), Orthogonal(8), Sparse(40)]
 SIZES = st.integers(1, 150)
 KEY = Key.root(21)
 WEIGHTS = st.lists(st.one_of(st.just(0), st.integers(-(2**40), 2**40)), min_size=1, max_size=20)
@@ -86,7 +86,7 @@ def test_sums_are_exact_and_added_to_what_was_there(some, law, size, weights, be
     assert total.tolist() == expected
 
 
-@pytest.mark.parametrize("law", [Gaussian(), Rademacher(), Orthogonal(17)], ids=repr)
+@pytest.mark.parametrize("law", [Gaussian(), Rademacher(), Orthogonal(17), Sparse()], ids=repr)
 @pytest.mark.parametrize(
     "some",
     [
@@ -143,7 +143,7 @@ def test_a_fused_multiply_add_would_show(some):
     assert not out.any()
 
 
-@pytest.mark.parametrize("law", [Rademacher(), Orthogonal(4)], ids=repr)
+@pytest.mark.parametrize("law", [Rademacher(), Orthogonal(4), Sparse(128)], ids=repr)
 @pytest.mark.parametrize("directions", [1, 2, 7, 8, 9, 16])
 @pytest.mark.parametrize("some", KERNELS, ids=repr)
 def test_sums_reach_the_end_of_int64(some, directions, law):

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from baffle import CentralDifference, CentredDifference, ForwardDifference, Gaussian, Rademacher, Sgd
+from baffle import CentralDifference, CentredDifference, ForwardDifference, Gaussian, Rademacher, Sgd, Sparse
 from baffle.client import Client, answer, answers
 from baffle.errors import ReportError
 from baffle.mechanisms import MISSING
@@ -66,7 +66,7 @@ def naive_integers(plan: Plan, theta: np.ndarray, client: Client, runtime: Netwo
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("law", [Rademacher(), Gaussian()], ids=["rademacher", "gaussian"])
+@pytest.mark.parametrize("law", [Rademacher(), Gaussian(), Sparse(40)], ids=["rademacher", "gaussian", "sparse"])
 @pytest.mark.parametrize(
     ("steps", "groups", "blocks"), [(1, 1, "layers"), (1, 2, "whole"), (3, 1, "layers"), (3, 3, "whole")]
 )

@@ -78,16 +78,19 @@ def _trained(folder: Path) -> Source:
     if not (folder / _SETTINGS).exists():
         raise SettingsError("source", str(folder), "holds no run, and is no ONNX file and no settings")
     found = read_toml(folder / _SETTINGS)
+    if not isinstance(found.get("algorithm"), str):
+        raise SettingsError("source", str(folder), "holds no run that `baffle train` began")
     known = {name: value for name, value in found.items() if name in Experiment.__struct_fields__}
     experiment = read(known | {"out": ""})
     header, state = runs.replay(folder, PlainKernels())
-    weights = header.federation.layout.unflatten(state.average)
+    layout = header.federation.layout
+    weights = layout.unflatten(state.average)
     model = Path(experiment.model)
     if (model / MANIFEST).exists():
-        return with_weights(from_bundle(model), weights)
+        return with_weights(from_bundle(model), weights, layout)
     from baffle.assembly import source
 
-    return with_weights(source(experiment), weights)
+    return with_weights(source(experiment), weights, layout)
 
 
 def _show(bundle: Bundle) -> None:

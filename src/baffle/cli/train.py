@@ -74,5 +74,6 @@ def _resumed(options: argparse.Namespace, flags: dict[str, Any]) -> Experiment:
 
 def _free(folder: Path, experiment: Experiment) -> Path:
     """Return a folder's name that says what runs there and is not taken."""
-    name = f"{Path(experiment.dataset).stem}-{experiment.model.replace(':', '.')}-{experiment.algorithm}"
+    model = Path(experiment.model).resolve().name if Path(experiment.model).is_dir() else experiment.model
+    name = f"{Path(experiment.dataset).stem}-{model.replace(':', '.')}-{experiment.algorithm}"
     return next(path for i in range(1, 1_000_000) if not (path := folder / f"{name}-{i}").exists())

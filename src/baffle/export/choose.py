@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 from baffle.bundle import Feature
 from baffle.errors import ModelError
 from baffle.export.model import features, reads, value
-from baffle.parameters import Given, Initial, Tensor, mask_of
+from baffle.parameters import Given, Initial, Tensor
 
 QUANTISED = "_quantized"
 """What ONNX Runtime's quantiser puts behind the name of a tensor."""
@@ -28,7 +28,7 @@ class Trainable(NamedTuple):
     features: tuple[Feature, ...]
     """A sample's arrays."""
     tensors: tuple[Tensor, ...]
-    """In the order in which the graph comes to use them."""
+    """In the order of the vector."""
     given: Mapping[str, NDArray[Any]]
     """Their first values."""
     grid: tuple[str, ...] = ()
@@ -41,7 +41,8 @@ def trained(
     grid: Iterable[str] = (),
     *,
     initial: Mapping[str, Initial] | None = None,
-    pruned: bool = False,
+    order: Sequence[str] = (),
+    live: Mapping[str, bytes] | None = None,
 ) -> Trainable:
     """Return `model` with the initialisers that `patterns` match as inputs.
 
@@ -50,7 +51,8 @@ def trained(
         patterns: of names of float32 tensors, as file names have them.
         grid: patterns of names of int8 matrices and kernels.
         initial: how tensors begin that don't begin as they are.
-        pruned: whether weights that are zero stay zero.
+        order: of tensors' names in the vector; those that are not in it follow as the graph comes to use them.
+        live: masks of the tensors of which not every weight is trained.
 
     Raises:
         ModelError: a pattern matches nothing, or tensors of another type only.
@@ -58,12 +60,13 @@ def trained(
     known = {tensor.name: tensor for tensor in model.graph.initializer}
     floats = _matching(known, patterns, TensorProto.FLOAT, "float32", "--train")
     steps = _matching({n: t for n, t in known.items() if len(t.dims) > 1}, grid, TensorProto.INT8, "int8", "--grid")
-    order: dict[str, int] = {}
+    used: dict[str, int] = {}
     for node in model.graph.node:
         for name in [*node.input, *sorted(reads(node))]:
-            order.setdefault(name, len(order))
-    chosen = sorted({*floats, *steps}, key=lambda name: order.get(name, len(order)))
-    if unused := [name for name in chosen if name not in order]:
+            used.setdefault(name, len(used))
+    places = {name: place for place, name in enumerate(order)}
+    chosen = sorted({*floats, *steps}, key=lambda name: (places.get(name, len(places)), used.get(name, len(used))))
+    if unused := [name for name in chosen if name not in used]:
         raise ModelError(f"{unused[0]} is used by no operation, so it can't be trained")
     given = {name: value(known[name]) for name in chosen}
     made = ModelProto()
@@ -73,13 +76,13 @@ def trained(
     made.graph.input.extend(
         helper.make_tensor_value_info(name, known[name].data_type, given[name].shape) for name in chosen
     )
-    starts = initial or {}
+    starts, masks = initial or {}, live or {}
     tensors = tuple(
         Tensor(
             name,
             tuple(given[name].shape),
             starts.get(name, Given()),
-            mask_of(given[name]) if pruned else b"",
+            masks.get(name, b""),
         )
         for name in chosen
     )

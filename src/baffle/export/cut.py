@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto, helper
 
-from baffle.export.model import reads, reduced, restated
+from baffle.export.model import first, reads, reduced, restated
 
 
 class Part(NamedTuple):
@@ -36,15 +37,13 @@ def parts(
         model: with trained tensors as inputs.
         groups: names of tensors that are displaced together.
         values: some value of everything that operations read and write.
-        work: floating-point operations of each operation, by the name of its first output.
+        work: floating-point operations of each operation, by the name of its first value.
         output: what the loss is made from.
     """
     depends = dependences(model)
     found: dict[frozenset[str], Part] = {}
     for names in groups:
-        touched = {
-            node.output[0] for node in model.graph.node if any(depends[one] & set(names) for one in node.output[:1])
-        }
+        touched = {first(node) for node in model.graph.node if depends[first(node)] & set(names)}
         part = _part(model, tuple(names), touched, values, work, output)
         if part is not None and frozenset(names) not in found:
             found[frozenset(names)] = part
@@ -68,8 +67,8 @@ def _part(
     work: Mapping[str, int],
     output: str,
 ) -> Part | None:
-    """Return the operations whose first outputs are `touched`, or None if nothing lies before them."""
-    own = [node for node in model.graph.node if node.output[0] in touched]
+    """Return the operations whose first outputs are `touched`, or None if nothing lies before them that can be kept."""
+    own = [node for node in model.graph.node if first(node) in touched]
     if len(own) == len(model.graph.node) or not own:
         return None
     inputs = {one.name for one in model.graph.input}
@@ -77,10 +76,12 @@ def _part(
     constants = {tensor.name for tensor in model.graph.initializer}
     needed = {name for node in own for name in reads(node)}
     before = sorted(needed - made - inputs - constants)
+    if not all(isinstance(values[name], np.ndarray) for name in before):  # a sequence can't be handed over
+        return None
     graph = reduced(model, before, [output])
     kept = [one for one in model.graph.input if one.name in needed]
     restated(graph, inputs=[*kept, *(_typed(name, values) for name in before)])
-    return Part(names, graph, sum(work[node.output[0]] for node in own), tuple(before))
+    return Part(names, graph, sum(work[first(node)] for node in own), tuple(before))
 
 
 def trunk(model: ModelProto, wanted: Iterable[str], values: Mapping[str, NDArray[Any]]) -> ModelProto:

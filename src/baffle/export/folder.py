@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, external_data_helper
 from safetensors.numpy import save
 
-from baffle.bundle import LAID_OUT, LAYOUTS, WEIGHTS, Bundle, Cut, this_processor, write
+from baffle import checks
+from baffle.bundle import CONSTANTS, LAID_OUT, LAYOUTS, WEIGHTS, Bundle, Cut, this_processor, write
 from baffle.errors import ModelError
 from baffle.export import trace
 from baffle.export.choose import Trainable
 from baffle.export.cut import parts, trunk
-from baffle.export.model import open_session, output_of, reduced, value
+from baffle.export.model import open_session, output_of, reduced, session, value
 from baffle.export.prepare import Outputs
 from baffle.export.settled import settled
 from baffle.parameters import BlockRule, Layout
 
-CONSTANTS = "constants.bin"
 _LARGE = 1024
 """Bytes from which on a constant lies beside the graphs, once for all of them."""
 _PAGE = 4096
@@ -56,6 +56,7 @@ def export(
         ModelError: the model can't be run, or its graphs give other outputs than `expected`.
         SettingsError: a pattern of `blocks` matches nothing.
     """
+    checks.at_least("free", free, 1)
     layout, name = Layout(trainable.tensors), output_of(trainable.model, output)
     taken = trainable.features
     given = trace.samples(taken, trace.SAMPLES, free)
@@ -69,16 +70,21 @@ def export(
     work = trace.operations(model, known, {tensor.name for tensor in model.graph.initializer} | trainable.given.keys())
     groups = [list(layout.within(block.start, block.stop)) for block in layout.blocks(blocks)]
     cuts, loss = parts(model, groups, known, work, name), trace.loss(known[name])
-    before = trunk(model, [value for part in cuts for value in part.values], known)
+    wanted = {value for part in cuts for value in part.values}
+    before = {"trunk.onnx": trunk(model, wanted, known)} if wanted else {}
     graphs = {"model.onnx": model, **{_file(i): part.model for i, part in enumerate(cuts)}}
     rewritten = {file: settled(graph, trainable.given) for file, graph in graphs.items()}
-    fast = {f"settled-{file}": made for file, made in rewritten.items() if made is not None}
+    fast = {
+        f"settled-{file}": made
+        for file, made in rewritten.items()
+        if made is not None and _near(_outputs(made.model, known, made.places), known[name], coupled=False)
+    }
     places = {name: own for made in fast.values() for name, own in made.places.items()}
     weights = {t.name: np.ascontiguousarray(trainable.given[t.name].ravel()[t.places()]) for t in layout.tensors}
     write(
         folder,
         {
-            **_files({**graphs, "trunk.onnx": before, **{file: made.model for file, made in fast.items()}}),
+            **_files({**graphs, **before, **{file: made.model for file, made in fast.items()}}),
             **({LAYOUTS: save(places)} if places else {}),
             WEIGHTS: save(weights),
         },
@@ -86,7 +92,7 @@ def export(
         features=taken,
         output=name,
         whole=Cut("model.onnx", tuple(weights), sum(work.values()) + loss, _found("model.onnx", fast)),
-        trunk="trunk.onnx",
+        trunk="".join(before),
         cuts=tuple(
             Cut(_file(i), part.displaced, part.operations + loss, _found(_file(i), fast)) for i, part in enumerate(cuts)
         ),
@@ -149,21 +155,39 @@ def _compare(
 ) -> None:
     """Raise ModelError if a graph of the folder gives other outputs."""
     manifest, held = bundle.manifest, dict(given) | dict(weights)
-    held |= _run(bundle, manifest.trunk, held)
-    for name, places in bundle.layouts().items():
-        held[name] = np.append(weights[name.rpartition(LAID_OUT)[0]].ravel(), np.float32(0))[places]
+    if manifest.trunk:
+        held |= _run(open_session(bundle.folder / manifest.trunk), held)
+    held |= _laid_out(weights, bundle.layouts())
     for file in filter(None, (name for cut in manifest.graphs for name in (cut.file, cut.settled))):
-        made = _run(bundle, file, held)[manifest.output]
-        size = float(np.abs(expected).max(initial=1e-6))
-        if (
-            made.shape != expected.shape
-            or not np.abs(made - expected).max(initial=0.0) <= TOLERANCE[manifest.coupled] * size
-        ):
+        made = _run(open_session(bundle.folder / file), held)[manifest.output]
+        if not _near(made, expected, coupled=manifest.coupled):
             raise ModelError(f"{bundle.folder / file} gives other outputs than the model it was made from")
 
 
-def _run(bundle: Bundle, file: str, held: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    opened = open_session(bundle.folder / file)
+def _outputs(
+    model: ModelProto, known: Mapping[str, NDArray[Any]], places: Mapping[str, NDArray[np.int32]]
+) -> NDArray[Any]:
+    """Return the output of a settled graph."""
+    try:
+        return next(iter(_run(session(model), {**known, **_laid_out(known, places)}).values()))
+    except Exception:  # of whatever kind: it is not taken
+        return np.empty(0)
+
+
+def _laid_out(tensors: Mapping[str, NDArray[Any]], places: Mapping[str, NDArray[np.int32]]) -> dict[str, NDArray[Any]]:
+    """Return tensors in the layouts that graphs take them in."""
+    return {
+        name: np.append(tensors[name.rpartition(LAID_OUT)[0]].ravel(), np.float32(0))[own]
+        for name, own in places.items()
+    }
+
+
+def _near(made: NDArray[Any], expected: NDArray[Any], *, coupled: bool) -> bool:
+    size = float(np.abs(expected).max(initial=1e-6))
+    return made.shape == expected.shape and bool(np.abs(made - expected).max(initial=0.0) <= TOLERANCE[coupled] * size)
+
+
+def _run(opened: Any, held: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     names = [one.name for one in opened.get_outputs()]
-    found = opened.run(names, {one.name: held[one.name] for one in opened.get_inputs()}) if names else []
+    found = opened.run(names, {one.name: held[one.name] for one in opened.get_inputs()})
     return dict(zip(names, found, strict=True))

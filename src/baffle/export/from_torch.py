@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from glob import escape
@@ -26,8 +27,9 @@ from baffle.export.model import nodes, normal
 from baffle.export.prepare import Source
 from baffle.runtimes.torch_layout import layout_of
 
-SAMPLES, OUTPUTS = "samples", "outputs"
-"""Names of the graph's input and output."""
+SAMPLES, OUTPUTS, _VALUE = "/samples", "/outputs", "/"
+"""Names of the graph's input and output, and an end that no parameter's name has."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Called(nn.Module):
@@ -71,7 +73,8 @@ def from_torch(module: nn.Module, sample: NDArray[Any], *, drawn: bool = False) 
             return module(torch.from_numpy(given[SAMPLES])).numpy()
 
     initial = {tensor.name: tensor.initial for tensor in layout.tensors}
-    return Source(normal(model), outputs, tuple(escape(tensor.name) for tensor in layout.tensors), initial=initial)
+    order = tuple(tensor.name for tensor in layout.tensors)
+    return Source(normal(model), outputs, tuple(escape(name) for name in order), initial=initial, order=order)
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -96,15 +99,20 @@ def _exported(called: _Called, samples: torch.Tensor, parameters: list[torch.Ten
 
 
 def _name_inputs(model: onnx.ModelProto, names: list[str]) -> None:
-    """Give the graph's inputs and output the names that the library knows them by."""
+    """Give the graph's inputs and output the names that the library knows them by, and no other value one of these."""
+    if len(model.graph.output) != 1:
+        raise ModelError(f"it gives {len(model.graph.output)} outputs, and must give one tensor")
     known = dict(zip([one.name for one in model.graph.input], [SAMPLES, *names], strict=True))
-    known |= dict(zip([one.name for one in model.graph.output], [OUTPUTS], strict=True))
+    known[model.graph.output[0].name] = OUTPUTS
+    inner = [name for node in nodes(model.graph) for name in node.output if name and name not in known]
+    constants = [tensor.name for tensor in model.graph.initializer]
+    known |= {name: f"{name}{_VALUE}" for name in (*inner, *constants)}
     for node in nodes(model.graph):
         for field in (node.input, node.output):
             renamed = [known.get(name, name) for name in field]
             del field[:]
             field.extend(renamed)
-    for one in (*model.graph.input, *model.graph.output):
+    for one in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         one.name = known[one.name]
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
 
@@ -122,5 +130,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0][:300]
+def _told(error: BaseException) -> str:
+    """Return the first line of what the first of a chain of errors says, with its kind."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _COLOURS.sub("", f"{type(error).__name__}: {error}").strip().split("\n")[0][:300]

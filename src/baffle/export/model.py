@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -14,12 +14,13 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
 
-from baffle.bundle import Feature
+from baffle.bundle import Feature, Kind
 from baffle.errors import ModelError
 
 OLDEST = 13
 """Opset from which on quantised tensors may have a scale for each channel."""
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+_VALUES = ("value", "value_float", "value_floats", "value_int", "value_ints")
 _MOST_BYTES = (1 << 31) - 1
 
 
@@ -30,7 +31,7 @@ def read(path: Path) -> ModelProto:
         ModelError: it can't be read, is no ONNX model, or one that forward passes can't train; says why.
     """
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, format="protobuf")  # not what the file's name says
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror or error}") from None
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
@@ -72,7 +73,7 @@ def _bytes(model: ModelProto) -> bytes:
 def _lift_constants(model: ModelProto) -> None:
     kept: list[NodeProto] = []
     for node in model.graph.node:
-        value = next((a for a in node.attribute if a.name.startswith("value")), None)
+        value = next((a for a in node.attribute if a.name in _VALUES), None)
         if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or value is None:
             kept.append(node)
             continue
@@ -129,6 +130,11 @@ def reads(node: NodeProto) -> set[str]:
     return found
 
 
+def first(node: NodeProto) -> str:
+    """Return the name of an operation's first value that has one: what it is known by."""
+    return next((name for name in node.output if name), "")
+
+
 def features(model: ModelProto) -> tuple[Feature, ...]:
     """Return a sample's arrays.
 
@@ -151,7 +157,10 @@ def _feature(value: onnx.ValueInfoProto) -> Feature:
             f"input {value.name} has {told}: its first axis must be a free one, for samples; export it with a dynamic "
             "batch axis"
         )
-    return Feature(value.name, helper.tensor_dtype_to_np_dtype(kind.elem_type).name, tuple(sizes[1:]))
+    dtype: Any = helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    if dtype not in get_args(Kind):
+        raise ModelError(f"input {value.name} is of {dtype}, and must be of one of {', '.join(get_args(Kind))}")
+    return Feature(value.name, dtype, tuple(sizes[1:]))
 
 
 def output_of(model: ModelProto, name: str | None) -> str:
@@ -161,6 +170,8 @@ def output_of(model: ModelProto, name: str | None) -> str:
         ModelError: there is no such output.
     """
     names = [one.name for one in model.graph.output]
+    if not names:
+        raise ModelError("it has no output")
     if name is not None and name not in names:
         raise ModelError(f"it has no output {name}; there are {', '.join(names)}")
     return name or names[0]
@@ -232,6 +243,7 @@ def open_session(path: Path, *, plain: bool = False) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")  # else it rounds activations, too
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

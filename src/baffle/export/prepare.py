@@ -20,10 +20,10 @@ from baffle.bundle import Bundle, on_grid
 from baffle.errors import ModelError
 from baffle.export.adapters import adapted
 from baffle.export.choose import Trainable, trained
-from baffle.export.model import output_of, read, restated, session, value
+from baffle.export.model import output_of, read, reduced, restated, session, value
 from baffle.export.quantise import quantised
 from baffle.keys import Key
-from baffle.parameters import Initial
+from baffle.parameters import Initial, Layout, mask_of
 
 Outputs = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 """Samples, by the names of their arrays, to a model's outputs."""
@@ -42,6 +42,10 @@ class Source:
     """Patterns of those that are int8."""
     initial: Mapping[str, Initial] = field(default_factory=dict[str, Initial])
     """How tensors begin that don't begin as they are."""
+    order: tuple[str, ...] = ()
+    """Of the tensors in the vector; empty is as the graph comes to use them."""
+    live: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Masks of tensors that are pruned already."""
 
 
 def from_onnx(path: Path, output: str | None = None) -> Source:
@@ -71,11 +75,12 @@ def from_bundle(folder: Path) -> Source:
     floats = tuple(escape(name) for name in sorted(trained - set(manifest.grid)))
     source = Source(model, _none, floats, tuple(escape(name) for name in manifest.grid))
     given = bundle.given()
-    return with_weights(source, {t.name: t.dense(given[t.name].ravel()) for t in manifest.layout.tensors})
+    weights = {t.name: t.dense(given[t.name].ravel()) for t in manifest.layout.tensors}
+    return with_weights(source, weights, manifest.layout)
 
 
-def with_weights(source: Source, weights: Mapping[str, NDArray[Any]]) -> Source:
-    """Return the source with other values of some tensors, from which training would go on."""
+def with_weights(source: Source, weights: Mapping[str, NDArray[Any]], layout: Layout | None = None) -> Source:
+    """Return the source with other values of some tensors, from which training would go on in the order of `layout`."""
     kinds = {tensor.name: value(tensor).dtype for tensor in source.model.graph.initializer}
     grid = {name for name, kind in kinds.items() if kind == np.int8}
     grid |= {name for name in weights if any(fnmatchcase(name, pattern) for pattern in source.grid)}
@@ -87,7 +92,14 @@ def with_weights(source: Source, weights: Mapping[str, NDArray[Any]]) -> Source:
     for name, own in weights.items():
         settled = on_grid(own) if name in grid else np.asarray(own, np.float32)
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(settled), name))
-    return replace(source, model=model, outputs=runs(model, model.graph.output[0].name), initial={})
+    return replace(
+        source,
+        model=model,
+        outputs=runs(model, model.graph.output[0].name),
+        initial={},
+        order=tuple(tensor.name for tensor in layout.tensors) if layout else source.order,
+        live={tensor.name: tensor.live for tensor in layout.tensors if tensor.live} if layout else source.live,
+    )
 
 
 def _none(given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -96,11 +108,7 @@ def _none(given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
 
 def write_plain(trainable: Trainable, path: Path) -> None:
     """Write the model with its weights in it: an ONNX file for any runtime."""
-    model = ModelProto()
-    model.CopyFrom(trainable.model)
-    restated(model, [one for one in model.graph.input if one.name not in trainable.given])
-    for name, own in trainable.given.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(own), name))
+    model = with_constants(trainable.model, trainable.given)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
 
@@ -147,22 +155,35 @@ def prepared(source: Source, choice: Choice, output: str | None = None) -> tuple
     Raises:
         ModelError: a pattern matches nothing that can be trained so, or nothing is trained.
     """
-    model, initial = source.model, dict(source.initial)
-    extra: tuple[str, ...] = ()
+    model, expected = reduced(source.model, [], [output_of(source.model, output)]), source.outputs
+    extra, starts = (), {}
     if choice.lora:
         fixed = Key.root(choice.seed).fold("lora") if choice.lora_b_only else None
-        model, names, starts = adapted(model, choice.lora, choice.lora_on, fixed=fixed)
-        initial |= starts
-        extra = tuple(escape(name) for name in names)
-    only_added = bool(choice.lora or choice.grid)
-    patterns = choice.train or (() if only_added else source.train)
+        model, extra, starts = adapted(model, choice.lora, choice.lora_on, fixed=fixed)
+    only_added = bool(extra or choice.grid)
+    train = choice.train or (() if only_added else source.train)
     grid = choice.grid or (() if choice.train or only_added else source.grid)
-    if not (patterns or grid or extra):
+    if not (train or grid or extra):
         raise ModelError("say which tensors to train: --train with patterns of their names, or --lora")
-    expected = source.outputs
+    patterns = (*train, *(escape(name) for name in extra))
     if choice.int8:
-        kept = [tensor.name for tensor in trained(model, (*patterns, *extra)).tensors]
-        patterns, extra = tuple(escape(name) for name in kept), ()
-        model = quantised(model, kept)
+        floats = trained(model, patterns)
+        model = with_constants(quantised(floats.model, floats.given.keys()), floats.given)
+        patterns = tuple(escape(name) for name in floats.given)
         expected = runs(model, output_of(model, output))
-    return trained(model, (*patterns, *extra), grid, initial=initial, pruned=choice.pruned), expected
+    live = dict(source.live)
+    if choice.pruned:
+        live |= {t.name: mask_of(value(t)) for t in model.graph.initializer if t.name not in extra}
+    made = trained(model, patterns, grid, initial={**source.initial, **starts}, order=source.order, live=live)
+    return made, expected
+
+
+def with_constants(model: ModelProto, tensors: Mapping[str, NDArray[Any]]) -> ModelProto:
+    """Return a model with values in place of some of its inputs."""
+    made = ModelProto()
+    made.CopyFrom(model)
+    restated(made, [one for one in model.graph.input if one.name not in tensors])
+    made.graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(own), name) for name, own in tensors.items()
+    )
+    return made

@@ -24,8 +24,8 @@ def quantised(model: ModelProto, kept: Iterable[str]) -> ModelProto:
     samples of one pass depend on each other a little.
 
     Args:
-        model: as `normal` returns it.
-        kept: names of weights that stay as they are, because they are trained.
+        model: trained tensors are inputs of it.
+        kept: names of these, which stay as they are.
 
     Raises:
         ModelError: the quantiser fails, or finds nothing to quantise.

@@ -45,21 +45,29 @@ def settled(model: ModelProto, tensors: Mapping[str, NDArray[Any]]) -> Settled |
     """
     inputs = [one.name for one in model.graph.input if one.name in tensors]
     starts = dict(zip(inputs, np.cumsum([0, *(tensors[name].size for name in inputs)]).tolist(), strict=False))
-    if sum(tensors[name].size for name in inputs) > _LAST - _FIRST or any(
+    if sum(tensors[name].size for name in inputs) >= _LAST - _FIRST or any(
         tensors[n].dtype != np.float32 for n in inputs
     ):
         return None
+    made = _rewritten(_marked(model, tensors, starts, _FIRST))
+    other = _rewritten(_marked(model, tensors, starts, _FIRST + 1))
+    if made is None or other is None or not any(node.domain == _LAYOUTS for node in made.graph.node):
+        return None
+    return _with_inputs(made, other, model, {name: (start, tensors[name].size) for name, start in starts.items()})
+
+
+def _marked(
+    model: ModelProto, tensors: Mapping[str, NDArray[Any]], starts: Mapping[str, int], first: int
+) -> ModelProto:
+    """Return the model with constants for its tensors, whose numbers count on from `first`."""
     marked = ModelProto()
     marked.CopyFrom(model)
     restated(marked, [one for one in model.graph.input if one.name not in starts])
     for name, start in starts.items():
         shape = tensors[name].shape
-        marks = np.arange(_FIRST + start, _FIRST + start + tensors[name].size, dtype=np.float32).reshape(shape)
+        marks = np.arange(first + start, first + start + tensors[name].size, dtype=np.float32).reshape(shape)
         marked.graph.initializer.append(numpy_helper.from_array(marks, name))
-    made = _rewritten(marked)
-    if made is None or not any(node.domain == _LAYOUTS for node in made.graph.node):
-        return None
-    return _with_inputs(made, model, starts)
+    return marked
 
 
 def _rewritten(model: ModelProto) -> ModelProto | None:
@@ -79,32 +87,46 @@ def _rewritten(model: ModelProto) -> ModelProto | None:
             return None
 
 
-def _with_inputs(made: ModelProto, model: ModelProto, starts: Mapping[str, int]) -> Settled | None:
-    """Return the rewritten graph with inputs in place of marks, or None if some marks have been mixed."""
+def _with_inputs(
+    made: ModelProto, other: ModelProto, model: ModelProto, spans: Mapping[str, tuple[int, int]]
+) -> Settled | None:
+    """Return the rewritten graph with inputs in place of marks, or None if some have been mixed with anything.
+
+    A constant that is the same whatever the marks are has nothing to do with them.
+    """
     places: dict[str, NDArray[np.int32]] = {}
     renamed: dict[str, str] = {}
-    added: list[onnx.ValueInfoProto] = []
-    names, firsts = list(starts), np.array(list(starts.values()))
+    added: dict[str, onnx.ValueInfoProto] = {}
+    others = {tensor.name: numpy_helper.to_array(tensor) for tensor in other.graph.initializer}
     for tensor in made.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or not (values >= _FIRST).any():
+        if tensor.name in others and np.array_equal(values, others[tensor.name]):
             continue
-        marks = np.where(values == 0, -1, values.astype(np.int64) - _FIRST)
-        number = int(np.searchsorted(firsts, marks.max(), "right")) - 1
-        own = np.where(marks < 0, -1, marks - firsts[number])
-        if own[marks >= 0].min() < 0 or ((values != 0) & (values < _FIRST)).any():
+        found = _source(values, spans)
+        if found is None:
             return None
-        plain = tensor.name == names[number]
-        key = hashlib.blake2b(np.ascontiguousarray(own, "<i4").tobytes(), digest_size=6).hexdigest()
-        renamed[tensor.name] = tensor.name if plain else f"{names[number]}{LAID_OUT}{key}"
-        if not plain:
-            places[renamed[tensor.name]] = own.astype(np.int32)
-        added.append(helper.make_tensor_value_info(renamed[tensor.name], tensor.data_type, values.shape))
+        name, own = found
+        if tensor.name != name or own.ravel().tolist() != list(range(own.size)):
+            key = hashlib.blake2b(np.ascontiguousarray(own, "<i4").tobytes(), digest_size=6).hexdigest()
+            places[f"{name}{LAID_OUT}{key}"] = own
+            name = f"{name}{LAID_OUT}{key}"
+        renamed[tensor.name] = name
+        added[name] = helper.make_tensor_value_info(name, tensor.data_type, values.shape)
     kept_only(made, [tensor for tensor in made.graph.initializer if tensor.name not in renamed])
     for node in made.graph.node:
         inputs = [renamed.get(name, name) for name in node.input]
         del node.input[:]
         node.input.extend(inputs)
-    unique = {one.name: one for one in added}
-    restated(made, [*(one for one in model.graph.input if one.name not in starts), *unique.values()])
+    restated(made, [*(one for one in model.graph.input if one.name not in spans), *added.values()])
     return Settled(made, places)
+
+
+def _source(values: NDArray[Any], spans: Mapping[str, tuple[int, int]]) -> tuple[str, NDArray[np.int32]] | None:
+    """Return the tensor of which a rewritten constant has the numbers, and which of them; −1 is a zero."""
+    if values.dtype != np.float32 or not np.isfinite(values).all() or (values != np.floor(values)).any():
+        return None
+    marks = np.where(values == 0, -1, values.astype(np.int64) - _FIRST)
+    for name, (start, size) in spans.items():
+        if ((values == 0) | ((marks >= start) & (marks < start + size))).all() and marks.max(initial=-1) >= 0:
+            return name, np.where(values == 0, -1, marks - start).astype(np.int32)
+    return None

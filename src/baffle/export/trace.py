@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto
 
 from baffle.bundle import Feature
 from baffle.errors import ModelError
-from baffle.export.model import session
+from baffle.export.model import first, session
 from baffle.runtimes.work import LOSS, MOVED
 
 SAMPLES = 2
@@ -58,14 +58,14 @@ def traced(model: ModelProto, given: Mapping[str, NDArray[Any]]) -> dict[str, ND
 
 
 def operations(model: ModelProto, values: Mapping[str, NDArray[Any]], fixed: set[str]) -> dict[str, int]:
-    """Return what each operation does for one sample, by the name of its first output.
+    """Return what each operation does for one sample, by the name of its first value.
 
     Args:
         model: the model.
         values: of everything that its operations read and write, for `SAMPLES` samples.
         fixed: names of constants and trained tensors, whose numbers stay where they are.
     """
-    return {node.output[0]: _work(node, values, fixed) // SAMPLES for node in model.graph.node}
+    return {first(node): _work(node, values, fixed) // SAMPLES for node in model.graph.node}
 
 
 def loss(output: NDArray[Any]) -> int:
@@ -74,8 +74,8 @@ def loss(output: NDArray[Any]) -> int:
 
 
 def _work(node: NodeProto, values: Mapping[str, NDArray[Any]], fixed: set[str]) -> int:
-    made = values[node.output[0]]
-    if node.op_type in _VIEWS or not isinstance(made, np.ndarray):
+    made = values.get(first(node))
+    if node.op_type in _VIEWS or not isinstance(made, np.ndarray):  # a sequence moves no numbers
         return 0
     products = 0
     if node.op_type in _WEIGHT_AT:
@@ -86,5 +86,6 @@ def _work(node: NodeProto, values: Mapping[str, NDArray[Any]], fixed: set[str]) 
     elif node.op_type in _MATRICES:
         transposed = node.op_type == "Gemm" and any(a.name == "transA" and a.i for a in node.attribute)
         products = 2 * made.size * values[node.input[0]].shape[0 if transposed else -1]
-    read = sum(values[name].size for name in node.input if name and name not in fixed and name in values)
+    others = [values[name] for name in node.input if name and name not in fixed and name in values]
+    read = sum(one.size for one in others if isinstance(one, np.ndarray))
     return products + MOVED * (made.size + read)

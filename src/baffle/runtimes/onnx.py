@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +97,7 @@ class OnnxRuntime:
         self._at_home = self.bundle.manifest.settled_for == this_processor(onnxruntime.__version__) != ""
         self._places = self._gathered() if self._at_home else {}
 
-    @cached_property
+    @property
     def given(self) -> Mapping[str, NDArray[np.generic]]:
         """The model's own values of its trainable tensors, by name; a client, which is sent θ, never reads them."""
         weights = self.bundle.given()
@@ -105,13 +105,14 @@ class OnnxRuntime:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the folder's name: it must be there, too."""
-        return _again, (self.bundle.folder, self._loss, self.chunk, self.threads)
+        return _again, (self.bundle.folder.absolute(), self._loss, self.chunk, self.threads)
 
     def losses(self, points: Iterable[NDArray[np.floating]], batches: Sequence[Batch]) -> NDArray[np.float64]:
         """Return the mean loss at each of P points on each of C batches, float64 [P, C], the whole model run."""
         rows = []
         for point in points:
-            found = [(own, self._means(self._whole(point, own.features), own)) for own in self._passes(batches)]
+            here = np.asarray(point, self.precision)
+            found = [(own, self._means(self._whole(here, own.features), own)) for own in self._passes(batches)]
             rows.append(_together(found, len(batches)))
         return np.concatenate(rows)
 
@@ -326,6 +327,7 @@ def _opened(path: Path) -> _Session:
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # a session of its own plan would not give memory back to the others
     options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")  # else it rounds activations, too
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return _Session(session.run, frozenset(one.name for one in session.get_inputs()))
 
