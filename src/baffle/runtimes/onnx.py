@@ -74,6 +74,8 @@ class OnnxRuntime:
         loss: (outputs, targets) -> the loss of each sample.
         chunk: most samples in one forward pass, ≥ 1: bounds the memory of activations.
         threads: probes evaluated at the same time, each on one processor thread, ≥ 1: results do not depend on it.
+        settled: use graphs rewritten for this processor where the folder has them: faster convolutions, some more
+            memory, and losses that may differ in their last digits.
 
     Raises:
         ModelError: the folder holds no exported model, or ONNX Runtime can't run it.
@@ -82,7 +84,15 @@ class OnnxRuntime:
 
     precision: np.dtype[Any] = np.dtype(np.float32)
 
-    def __init__(self, folder: Path | str, *, loss: Loss = cross_entropy, chunk: int = 256, threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        loss: Loss = cross_entropy,
+        chunk: int = 256,
+        threads: int = 1,
+        settled: bool = True,
+    ) -> None:
         for name, number in (("chunk", chunk), ("threads", threads)):
             checks.at_least(name, number, 1)
         onnxruntime = require("onnxruntime", "client")
@@ -94,7 +104,8 @@ class OnnxRuntime:
         self._tensors = {tensor.name: tensor for tensor in self.layout.tensors}
         self._sessions: dict[str, _Session] = {}
         self._grid = frozenset(self.bundle.manifest.grid)
-        self._at_home = self.bundle.manifest.settled_for == this_processor(onnxruntime.__version__) != ""
+        self.settled = settled
+        self._at_home = settled and self.bundle.manifest.settled_for == this_processor(onnxruntime.__version__) != ""
         self._places = self._gathered() if self._at_home else {}
 
     @property
@@ -105,7 +116,7 @@ class OnnxRuntime:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the folder's name: it must be there, too."""
-        return _again, (self.bundle.folder.absolute(), self._loss, self.chunk, self.threads)
+        return _again, (self.bundle.folder.absolute(), self._loss, self.chunk, self.threads, self.settled)
 
     def losses(self, points: Iterable[NDArray[np.floating]], batches: Sequence[Batch]) -> NDArray[np.float64]:
         """Return the mean loss at each of P points on each of C batches, float64 [P, C], the whole model run."""
@@ -305,8 +316,8 @@ class OnnxRuntime:
         return nullcontext() if self.threads == 1 else ThreadPoolExecutor(self.threads)
 
 
-def _again(folder: Path, loss: Loss, chunk: int, threads: int) -> OnnxRuntime:
-    return OnnxRuntime(folder, loss=loss, chunk=chunk, threads=threads)
+def _again(folder: Path, loss: Loss, chunk: int, threads: int, settled: bool) -> OnnxRuntime:
+    return OnnxRuntime(folder, loss=loss, chunk=chunk, threads=threads, settled=settled)
 
 
 def _together(parts: Sequence[tuple[_Pass, NDArray[np.float64]]], batches: int) -> NDArray[np.float64]:
