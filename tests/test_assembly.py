@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -12,6 +10,7 @@ from baffle import ModelError, SettingsError  # noqa: E402
 from baffle.assembly import assemble  # noqa: E402
 from baffle.experiment import read  # noqa: E402
 from baffle.parameters import Given, digest  # noqa: E402
+from baffle.processors import cores
 
 
 def made(**settings):
@@ -80,7 +79,7 @@ def test_the_runtime_has_the_threads_asked_for_and_the_process_keeps_its_own() -
     before = torch.get_num_threads()
     assert [made(threads=threads).runtime.threads for threads in (2, 1, 5)] == [2, 1, 5]
     assert made(threads=0).runtime.threads == 1  # 310 weights
-    assert made(threads=0, model="lenet").runtime.threads == os.cpu_count()  # 26,730
+    assert made(threads=0, model="lenet").runtime.threads == cores()  # 26,730
     assert torch.get_num_threads() == before
 
 

@@ -26,7 +26,9 @@ def test_presets_are_the_methods_they_name() -> None:
     assert read({"algorithm": "baffle"}).baffle() == Baffle()
     assert read({"algorithm": "paper"}).baffle() == Baffle.paper()
     assert read({"algorithm": "paper", "forwards": 201 * 32}).baffle() == Baffle.paper(200)
-    assert {"baffle": Baffle(), "paper": Baffle.paper()} == PRESETS
+    assert read({"algorithm": "grid"}).baffle() == Baffle.grid()
+    assert read({"algorithm": "grid", "odds": 40}).baffle() == Baffle.grid(40)
+    assert {"baffle": Baffle(), "paper": Baffle.paper(), "grid": Baffle.grid()} == PRESETS
 
 
 def test_the_paper_is_the_papers() -> None:

@@ -33,6 +33,7 @@ PUBLIC = [
     "Result",
     "SettingsError",
     "Sgd",
+    "Sparse",
     "__version__",
     "simulate",
 ]

@@ -173,7 +173,7 @@ def write(folder: Path, files: Mapping[str, bytes], **told: Any) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     digests = {name: hashlib.blake2b(data, digest_size=32).hexdigest() for name, data in files.items()}
     manifest = Manifest(files=digests, **told)
-    _clear(folder)
+    clear(folder)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
@@ -185,8 +185,8 @@ def on_grid(weights: NDArray[np.floating]) -> NDArray[np.int8]:
     return np.clip(np.floor(weights + 0.5), -GRID, GRID).astype(np.int8)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier export left, and nothing else."""
+def clear(folder: Path) -> None:
+    """Remove what an export left in `folder`, and nothing else."""
     try:
         before = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         _refuse_strays(folder, before)

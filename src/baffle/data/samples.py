@@ -32,7 +32,7 @@ class Arrays:
     name: str
     """Whose they are, for error messages."""
     inputs: NDArray[Any]
-    """[N, ...]."""
+    """[N, ...]; a structured array [N] for a model that takes several."""
     targets: NDArray[Any]
     """[N, ...]."""
 
@@ -40,9 +40,10 @@ class Arrays:
         for part in ("inputs", "targets"):
             array = np.asarray(getattr(self, part))
             object.__setattr__(self, part, array)
-            if array.ndim == 0 or array.dtype.kind not in "buif":
+            fields = [array[name] for name in array.dtype.names or ()] or [array]
+            if array.ndim == 0 or any(field.dtype.kind not in "buif" for field in fields):
                 raise DataError(f"{self.name}: {part} must be an array of numbers, one row a sample")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+            if any(field.dtype.kind == "f" and not np.isfinite(field).all() for field in fields):
                 raise DataError(f"{self.name}: {part} hold a NaN or an infinity")
         if len(self.inputs) != len(self.targets):
             raise DataError(f"{self.name}: {len(self.inputs)} inputs and {len(self.targets)} targets")

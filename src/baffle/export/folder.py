@@ -14,13 +14,13 @@ from onnx import ModelProto, TensorProto, external_data_helper
 from safetensors.numpy import save
 
 from baffle import checks
-from baffle.bundle import CONSTANTS, LAID_OUT, LAYOUTS, WEIGHTS, Bundle, Cut, this_processor, write
+from baffle.bundle import CONSTANTS, LAID_OUT, LAYOUTS, WEIGHTS, Bundle, Cut, clear, this_processor, write
 from baffle.errors import ModelError
 from baffle.export import trace
 from baffle.export.choose import Trainable
 from baffle.export.cut import parts, trunk
 from baffle.export.model import open_session, output_of, reduced, session, value
-from baffle.export.prepare import Outputs
+from baffle.export.prepare import Outputs, coupled
 from baffle.export.settled import settled
 from baffle.parameters import BlockRule, Layout
 
@@ -28,9 +28,8 @@ _LARGE = 1024
 """Bytes from which on a constant lies beside the graphs, once for all of them."""
 _PAGE = 4096
 """Bytes to whose multiples constants are moved, so that processes can map them."""
-_COUPLING = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
-TOLERANCE = {False: 1e-3, True: 5e-2}
-"""Largest difference of two graphs' outputs, as a share of the largest output; with quantised activations, more."""
+TOLERANCE = 1e-3
+"""Largest difference of two graphs' outputs, as a share of the largest output."""
 
 
 def export(
@@ -73,11 +72,11 @@ def export(
     wanted = {value for part in cuts for value in part.values}
     before = {"trunk.onnx": trunk(model, wanted, known)} if wanted else {}
     graphs = {"model.onnx": model, **{_file(i): part.model for i, part in enumerate(cuts)}}
-    rewritten = {file: settled(graph, trainable.given) for file, graph in graphs.items()}
+    rewritten = {} if coupled(model) else {file: settled(graph, trainable.given) for file, graph in graphs.items()}
     fast = {
         f"settled-{file}": made
         for file, made in rewritten.items()
-        if made is not None and _near(_outputs(made.model, known, made.places), known[name], coupled=False)
+        if made is not None and _near(_outputs(made.model, known, made.places), known[name])
     }
     places = {name: own for made in fast.values() for name, own in made.places.items()}
     weights = {t.name: np.ascontiguousarray(trainable.given[t.name].ravel()[t.places()]) for t in layout.tensors}
@@ -97,11 +96,15 @@ def export(
             Cut(_file(i), part.displaced, part.operations + loss, _found(_file(i), fast)) for i, part in enumerate(cuts)
         ),
         settled_for=this_processor(onnxruntime.__version__) if fast else "",
-        coupled=any(node.op_type in _COUPLING for node in model.graph.node),
+        coupled=coupled(model),
         grid=trainable.grid,
     )
     bundle = Bundle.read(folder)
-    _compare(bundle, given, trainable.given, expected(given))
+    try:
+        _compare(bundle, given, trainable.given, expected(given))
+    except ModelError:
+        clear(folder)
+        raise
     return bundle
 
 
@@ -156,11 +159,11 @@ def _compare(
     """Raise ModelError if a graph of the folder gives other outputs."""
     manifest, held = bundle.manifest, dict(given) | dict(weights)
     if manifest.trunk:
-        held |= _run(open_session(bundle.folder / manifest.trunk), held)
+        held |= _run(open_session(bundle.folder / manifest.trunk, plain=manifest.coupled), held)
     held |= _laid_out(weights, bundle.layouts())
     for file in filter(None, (name for cut in manifest.graphs for name in (cut.file, cut.settled))):
-        made = _run(open_session(bundle.folder / file), held)[manifest.output]
-        if not _near(made, expected, coupled=manifest.coupled):
+        made = _run(open_session(bundle.folder / file, plain=manifest.coupled), held)[manifest.output]
+        if not _near(made, expected):
             raise ModelError(f"{bundle.folder / file} gives other outputs than the model it was made from")
 
 
@@ -182,9 +185,9 @@ def _laid_out(tensors: Mapping[str, NDArray[Any]], places: Mapping[str, NDArray[
     }
 
 
-def _near(made: NDArray[Any], expected: NDArray[Any], *, coupled: bool) -> bool:
+def _near(made: NDArray[Any], expected: NDArray[Any]) -> bool:
     size = float(np.abs(expected).max(initial=1e-6))
-    return made.shape == expected.shape and bool(np.abs(made - expected).max(initial=0.0) <= TOLERANCE[coupled] * size)
+    return made.shape == expected.shape and bool(np.abs(made - expected).max(initial=0.0) <= TOLERANCE * size)
 
 
 def _run(opened: Any, held: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

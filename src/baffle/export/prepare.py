@@ -20,13 +20,16 @@ from baffle.bundle import Bundle, on_grid
 from baffle.errors import ModelError
 from baffle.export.adapters import adapted
 from baffle.export.choose import Trainable, trained
-from baffle.export.model import output_of, read, reduced, restated, session, value
+from baffle.export.model import nodes, output_of, read, reduced, restated, session, value
 from baffle.export.quantise import quantised
 from baffle.keys import Key
 from baffle.parameters import Initial, Layout, mask_of
 
 Outputs = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 """Samples, by the names of their arrays, to a model's outputs."""
+
+
+_COUPLING = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,11 @@ def _none(given: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     raise ModelError(f"a model without weights has no outputs for {', '.join(given)}")
 
 
+def coupled(model: ModelProto) -> bool:
+    """Return whether samples of one pass share the range of their quantised activations."""
+    return any(node.op_type in _COUPLING for node in nodes(model.graph))
+
+
 def write_plain(trainable: Trainable, path: Path) -> None:
     """Write the model with its weights in it: an ONNX file for any runtime."""
     model = with_constants(trainable.model, trainable.given)
@@ -114,8 +122,12 @@ def write_plain(trainable: Trainable, path: Path) -> None:
 
 
 def runs(model: ModelProto, output: str) -> Outputs:
-    """Return a model as a function, run by ONNX Runtime."""
-    opened = session(model)
+    """Return a model as a function, run by ONNX Runtime.
+
+    Where activations are quantised as they come, a rounding more or less in a fused operation grows from layer to
+    layer, so that such a model is run as it is written.
+    """
+    opened = session(model, plain=coupled(model))
     names = [one.name for one in opened.get_inputs()]
     return lambda given: opened.run([output], {name: given[name] for name in names})[0]
 

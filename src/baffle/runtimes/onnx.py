@@ -72,7 +72,8 @@ class OnnxRuntime:
     Args:
         folder: what `baffle export` wrote.
         loss: (outputs, targets) -> the loss of each sample.
-        chunk: most samples in one forward pass, ≥ 1: bounds the memory of activations.
+        chunk: most samples in one forward pass, ≥ 1: bounds the memory of activations. Where activations are quantised
+            as they come (`Manifest.coupled`), each pass has a range of its own, so losses depend on it.
         threads: probes evaluated at the same time, each on one processor thread, ≥ 1: results do not depend on it.
         settled: use graphs rewritten for this processor where the folder has them: faster convolutions, some more
             memory, and losses that may differ in their last digits.
@@ -133,8 +134,12 @@ class OnnxRuntime:
         found: list[list[tuple[_Pass, NDArray[np.float64]]]] = [[] for _ in blocks]
         with self._pool() as pool:
             for own in self._passes(batches):
-                for number, probes in enumerate(blocks):
-                    found[number].append((own, self._block(probes, point, own, pool)))
+                sessions = [self._of(self._cut(self._moved(probes))) for probes in blocks]
+                held = self._before(sessions, point, own.features)
+                for number, (session, probes) in enumerate(zip(sessions, blocks, strict=True)):
+                    found[number].append((own, self._block(session, probes, point, own, held, pool)))
+                    later = {name for one in sessions[number + 1 :] for name in one.inputs}
+                    held = {name: array for name, array in held.items() if name in later}
         return [_together(parts, len(batches)) for parts in found]
 
     def costs(self, blocks: Sequence[Block], batch: Batch) -> tuple[float, ...]:
@@ -161,14 +166,24 @@ class OnnxRuntime:
                 samples += len(targets)
         return Evaluation(total / samples, correct / samples)
 
+    def _moved(self, probes: Probes) -> dict[str, slice]:
+        """Return the tensors that probes displace, and where they lie in θ."""
+        return self.layout.within(probes.block.start, probes.block.stop)
+
     def _block(
-        self, probes: Probes, point: NDArray[np.floating], own: _Pass, pool: ThreadPoolExecutor | None
+        self,
+        session: _Session,
+        probes: Probes,
+        point: NDArray[np.floating],
+        own: _Pass,
+        before: Arrays,
+        pool: ThreadPoolExecutor | None,
     ) -> NDArray[np.float64]:
         """Return the mean loss at each probe on each of one pass's batches [P, C]."""
-        names = self.layout.within(probes.block.start, probes.block.stop)
-        session = self._of(self._cut(names))
+        names = self._moved(probes)
         span = slice(min(s.start for s in names.values()), max(s.stop for s in names.values()))
-        held = self._kept(session, point, names) | self._before(session, point, own.features)
+        held = {name: array for name, array in before.items() if name in session.inputs}
+        held |= self._kept(session, point, names)
         moved = {
             name: (tensor, slice(names[tensor].start - span.start, names[tensor].stop - span.start))
             for name, tensor in session.tensors.items()
@@ -206,12 +221,11 @@ class OnnxRuntime:
             if tensor in slices and tensor not in moved
         }
 
-    def _before(self, session: _Session, point: NDArray[np.floating], samples: Arrays) -> Arrays:
-        """Return the samples and the values computed before that a graph takes."""
-        held = {name: array for name, array in samples.items() if name in session.inputs}
-        values = sorted(
-            name for name, tensor in session.tensors.items() if name not in samples and tensor not in self._tensors
-        )
+    def _before(self, sessions: Sequence[_Session], point: NDArray[np.floating], samples: Arrays) -> Arrays:
+        """Return the samples and the values computed before that graphs take, from one run for all of them."""
+        wanted = {name: tensor for session in sessions for name, tensor in session.tensors.items()}
+        held = {name: array for name, array in samples.items() if name in wanted}
+        values = sorted(name for name, tensor in wanted.items() if name not in samples and tensor not in self._tensors)
         if values:
             trunk = self._session(self.bundle.manifest.trunk)
             given = {name: array for name, array in samples.items() if name in trunk.inputs}
@@ -221,7 +235,7 @@ class OnnxRuntime:
     def _whole(self, point: NDArray[np.floating], samples: Arrays) -> NDArray[Any]:
         """Return the outputs for one pass's samples."""
         session = self._of(self.bundle.manifest.whole)
-        given = self._kept(session, point) | self._before(session, point, samples)
+        given = self._kept(session, point) | {name: own for name, own in samples.items() if name in session.inputs}
         return self._run(session, [self.bundle.manifest.output], given)[0]
 
     def _of(self, cut: Cut) -> _Session:
