@@ -10,7 +10,7 @@ from baffle import ModelError, SettingsError  # noqa: E402
 from baffle.assembly import assemble  # noqa: E402
 from baffle.experiment import read  # noqa: E402
 from baffle.parameters import Given, digest  # noqa: E402
-from baffle.processors import cores
+from baffle.processors import cores  # noqa: E402
 
 
 def made(**settings):
