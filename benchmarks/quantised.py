@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few directions, nothing written")
     given = parser.parse_args()
-    directions = 20 if given.quick else 100
+    directions = 20 if given.quick else 200
     model, batch = trained()
     runtime = TorchRuntime(model, device="cpu", precision="float64")
     theta = runtime.layout.flatten(runtime.given).astype(np.float64)
