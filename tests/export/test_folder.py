@@ -14,10 +14,14 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from baffle.bundle import MANIFEST, WEIGHTS, Bundle  # noqa: E402
+from baffle.bundle import (  # noqa: E402
+    CONSTANTS,
+    MANIFEST,
+    WEIGHTS,
+    Bundle,
+)
 from baffle.errors import ModelError, SettingsError  # noqa: E402
 from baffle.export import Choice, Source, export, from_onnx, prepared, trained  # noqa: E402
-from baffle.export.folder import CONSTANTS  # noqa: E402
 from baffle.export.model import normal  # noqa: E402
 from baffle.export.prepare import runs  # noqa: E402
 from baffle.runtimes.onnx import OnnxRuntime  # noqa: E402

@@ -10,24 +10,22 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, external_data_helper
+from onnx import ModelProto
 from safetensors.numpy import save
 
 from baffle import checks
-from baffle.bundle import CONSTANTS, LAID_OUT, LAYOUTS, WEIGHTS, Bundle, Cut, clear, this_processor, write
+from baffle.bundle import LAID_OUT, LAYOUTS, WEIGHTS, Bundle, Cut, clear, this_processor, write
 from baffle.errors import ModelError
 from baffle.export import trace
 from baffle.export.choose import Trainable
+from baffle.export.constants import shared
 from baffle.export.cut import parts, trunk
 from baffle.export.model import open_session, output_of, reduced, session, value
 from baffle.export.prepare import Outputs, coupled
-from baffle.export.settled import settled
+from baffle.export.settled import Settled, settled
 from baffle.parameters import BlockRule, Layout
 
-_LARGE = 1024
-"""Bytes from which on a constant lies beside the graphs, once for all of them."""
-_PAGE = 4096
-"""Bytes to whose multiples constants are moved, so that processes can map them."""
+_SETTLED = "settled-"
 TOLERANCE = 1e-3
 """Largest difference of two graphs' outputs, as a share of the largest output."""
 
@@ -72,18 +70,13 @@ def export(
     wanted = {value for part in cuts for value in part.values}
     before = {"trunk.onnx": trunk(model, wanted, known)} if wanted else {}
     graphs = {"model.onnx": model, **{_file(i): part.model for i, part in enumerate(cuts)}}
-    rewritten = {} if coupled(model) else {file: settled(graph, trainable.given) for file, graph in graphs.items()}
-    fast = {
-        f"settled-{file}": made
-        for file, made in rewritten.items()
-        if made is not None and _near(_outputs(made.model, known, made.places), known[name])
-    }
+    fast = {} if coupled(model) else _fast(graphs, trainable, known, name)
     places = {name: own for made in fast.values() for name, own in made.places.items()}
     weights = {t.name: np.ascontiguousarray(trainable.given[t.name].ravel()[t.places()]) for t in layout.tensors}
     write(
         folder,
         {
-            **_files({**graphs, **before, **{file: made.model for file, made in fast.items()}}),
+            **shared({**graphs, **before, **{file: made.model for file, made in fast.items()}}),
             **({LAYOUTS: save(places)} if places else {}),
             WEIGHTS: save(weights),
         },
@@ -116,41 +109,25 @@ def _values(model: ModelProto, trainable: Trainable, given: Mapping[str, NDArray
     return constants | own | trace.traced(model, own)
 
 
+def _fast(
+    graphs: Mapping[str, ModelProto], trainable: Trainable, known: Mapping[str, NDArray[Any]], output: str
+) -> dict[str, Settled]:
+    """Return the graphs that this processor has a better form for, by the names of its files."""
+    made = {_SETTLED + file: settled(graph, trainable.given) for file, graph in graphs.items()}
+    return {
+        file: one
+        for file, one in made.items()
+        if one is not None and _near(_outputs(one.model, known, one.places), known[output])
+    }
+
+
 def _found(file: str, fast: Mapping[str, Any]) -> str:
     """Return the name of a graph's settled form, or nothing where there is none."""
-    return f"settled-{file}" if f"settled-{file}" in fast else ""
+    return _SETTLED + file if _SETTLED + file in fast else ""
 
 
 def _file(number: int) -> str:
     return f"block-{number}.onnx"
-
-
-def _files(graphs: Mapping[str, ModelProto]) -> dict[str, bytes]:
-    """Return the graphs' files, and one with the constants that they share."""
-    places: dict[str, tuple[int, int]] = {}
-    constants = bytearray()
-    files: dict[str, bytes] = {}
-    for name, graph in graphs.items():
-        made = ModelProto()
-        made.CopyFrom(graph)
-        for tensor in made.graph.initializer:
-            _move_out(tensor, places, constants)
-        files[name] = made.SerializeToString()
-    return {**files, CONSTANTS: bytes(constants)}
-
-
-def _move_out(tensor: TensorProto, places: dict[str, tuple[int, int]], constants: bytearray) -> None:
-    """Put a large constant's bytes behind those of others, if they are not there, and refer to them."""
-    data = np.ascontiguousarray(value(tensor)).tobytes()
-    if len(data) < _LARGE or tensor.data_type == TensorProto.STRING:
-        return
-    if tensor.name not in places:
-        constants.extend(b"\0" * (-len(constants) % _PAGE))
-        places[tensor.name] = (len(constants), len(data))
-        constants.extend(data)
-    kept = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=b"")
-    tensor.CopyFrom(kept)
-    external_data_helper.set_external_data(tensor, CONSTANTS, *places[tensor.name])
 
 
 def _compare(
