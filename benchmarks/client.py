@@ -215,7 +215,6 @@ def child_speed(network: str, folder: str, way: str) -> float:
         session = onnxruntime.InferenceSession(here / "constant.onnx", options, providers=["CPUExecutionProvider"])
         name, times = session.get_inputs()[0].name, 2 * BUDGET[network]
         return least(lambda: [session.run(None, {name: inputs}) for _ in range(times)], BATCH * times)
-    from baffle.directions import Rademacher
     from baffle.kernels import PlainKernels
     from baffle.keys import Key
     from baffle.messages import BlockPlan
@@ -228,11 +227,19 @@ def child_speed(network: str, folder: str, way: str) -> float:
     costs = runtime.costs(blocks, (inputs, targets))
     budgets = [min(MOST, max(2, round(BUDGET[network] / cost))) for cost in costs]
     probes = [
-        Probes(point, BlockPlan(b.start, b.stop, k, 16.0, Rademacher()), Key.root(i), 1e-2, (1,), PlainKernels())
+        Probes(point, BlockPlan(b.start, b.stop, k, 16.0, law(b.size, k)), Key.root(i), 1e-2, (1,), PlainKernels())
         for i, (b, k) in enumerate(zip(blocks, budgets, strict=True))
     ]
     equivalents = sum(cost * budget for cost, budget in zip(costs, budgets, strict=True)) + 1 - min(costs)
     return least(lambda: runtime.sweep(probes, [(inputs, targets)]), BATCH * equivalents)
+
+
+def law(size: int, budget: int) -> Any:
+    """Return the directions that the method gives a block of `size` weights."""
+    from baffle.directions import Orthogonal, Rademacher
+
+    order = size.bit_length()
+    return Orthogonal(order) if 4 * budget >= size and budget <= 1 << order else Rademacher()
 
 
 def least(call: Callable[[], object], samples: float) -> float:

@@ -74,11 +74,18 @@ class Orthogonal(msgspec.Struct, frozen=True, tag_field="law", tag="orthogonal")
         Raises:
             SettingsError: the direction or an entry is not below 2^order.
         """
+        return self.packed_many(key, direction, 1, start, stop)[0]
+
+    def packed_many(self, key: Key, direction: int, count: int, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return what `packed` returns for `count` directions from `direction` on, a row each.
+
+        Raises:
+            SettingsError: a direction or an entry is not below 2^order.
+        """
         self.refuse_longer(stop)
-        row = int(self.rows(key, direction, direction + 1)[0])
         first, last, word = start // 8, (stop + 7) // 8, start // 64
-        flips = walsh(row, word, (stop + 63) // 64).view(np.uint8)[first - 8 * word : last - 8 * word]
-        return self.columns(key, first, last) ^ flips
+        flips = walsh(self.rows(key, direction, direction + count), word, (stop + 63) // 64).view(np.uint8)
+        return self.columns(key, first, last) ^ flips[:, first - 8 * word : last - 8 * word]
 
     def entries(self, key: Key, direction: int, start: int, stop: int) -> NDArray[np.int8]:
         """Return entries `start` to `stop` of a direction, int8 [stop − start].
@@ -110,13 +117,14 @@ def patterns() -> NDArray[np.uint64]:
     return words
 
 
-def walsh(row: int, first: int, last: int) -> NDArray[np.uint64]:
-    """Return bits that are 1 where H[row, N − 1 − i] is −1, words `first` to `last` of 64, little-endian.
+def walsh(rows: NDArray[np.uint32], first: int, last: int) -> NDArray[np.uint64]:
+    """Return bits that are 1 where H[row, N − 1 − i] is −1, words `first` to `last` of 64, little-endian, for each row.
 
     The ones of row & (N − 1 − i) are those of row without those of row & i.
     """
-    odd = parity(np.arange(first, last, dtype=np.uint32) & np.uint32(row >> 6)) ^ parity(np.array(row, np.uint32))
-    return (patterns()[row & 63] ^ (np.uint64(0) - odd.astype(np.uint64))).astype(
+    row = rows[:, None]
+    odd = parity(np.arange(first, last, dtype=np.uint32) & (row >> np.uint32(6))) ^ parity(row)
+    return (patterns()[row & np.uint32(63)] ^ (np.uint64(0) - odd.astype(np.uint64))).astype(
         "<u8", copy=False
     )  # 0 − 1 is 64 bits of 1
 

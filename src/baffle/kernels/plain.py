@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,9 @@ class PlainKernels:
         """Write base + step · zₖ into row k − `first` of `out` [directions, m]."""
         factor = out.dtype.type(step)
         moves = octets() * factor  # what each byte of signs moves eight weights by
+        if isinstance(law, Orthogonal):
+            self._displace_rows(out, base, moves, law, key, first)
+            return
         for direction, point in enumerate(out, first):
             for part in self._slices(base.size):
                 here = point[part]
@@ -50,6 +54,25 @@ class PlainKernels:
                 else:
                     packed = law.packed(key, direction, part.start, part.stop)
                     np.add(base[part], moves.take(packed, axis=0, mode="clip").ravel()[: here.size], here)
+
+    def _displace_rows(
+        self,
+        out: NDArray[np.floating],
+        base: NDArray[np.floating],
+        moves: NDArray[Any],
+        law: Orthogonal,
+        key: Key,
+        first: int,
+    ) -> None:
+        """Displace several copies at a time: of orthogonal directions, all but the rows' numbers is in common."""
+        for part in self._slices(base.size):
+            width = part.stop - part.start
+            count = max(1, self.slice_size // width)
+            for row in range(0, len(out), count):
+                here = out[row : row + count, part]
+                packed = law.packed_many(key, first + row, len(here), part.start, part.stop)
+                moved = moves.take(packed, axis=0, mode="clip").reshape(len(here), -1)
+                np.add(base[part], moved[:, :width], here)
 
     def accumulate(self, total: NDArray[np.int64], weights: NDArray[np.int64], law: Law, key: Key) -> None:
         """Add Σₖ weights[k] · zₖ to `total` [m]."""
