@@ -75,3 +75,10 @@ def test_no_block_comes_twice_in_or_across_streams_and_keys():
     words = [bits.words(key, stream, 0, 1024) for key in (KEY, KEY.fold(0)) for stream in range(32)]
     blocks = [part[i : i + 16] for part in words for i in range(0, 1024, 16)]
     assert len(set(blocks)) == len(blocks) == 2 * 32 * 64
+
+
+@given(st.integers(0, 2**64 - 6), st.integers(0, 5), st.integers(0, 100), st.integers(0, 100))
+def test_several_streams_at_once_are_the_streams_one_by_one(first, count, start, length):
+    found = bits.words_many(KEY, first, count, start, start + length)
+    assert found.shape == (count, length)
+    assert [row.tobytes() for row in found] == [bits.words(KEY, first + i, start, start + length) for i in range(count)]

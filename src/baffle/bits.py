@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
 
 from baffle.keys import Key
 
@@ -28,3 +30,17 @@ def words(key: Key, stream: int, start: int, stop: int) -> bytes:
     """
     first, skip = divmod(start, _BLOCK)
     return keystream(key.aes(), (stream << 64) + first, skip + stop - start)[skip:]
+
+
+def words_many(key: Key, first: int, count: int, start: int, stop: int) -> NDArray[np.uint8]:
+    """Return bytes `start` to `stop` of streams `first` to `first + count`, a row each, uint8.
+
+    Counter mode enciphers counters: here those of all streams in one call, which costs as much as setting up a few.
+    """
+    block, last = start // _BLOCK, -(-stop // _BLOCK)
+    counters = np.empty((count, last - block, 2), ">u8")
+    counters[:, :, 0] = np.arange(first, first + count, dtype=np.uint64)[:, None]
+    counters[:, :, 1] = np.arange(block, last, dtype=np.uint64)
+    encryptor = Cipher(algorithms.AES128(key.aes()), modes.ECB()).encryptor()
+    made = np.frombuffer(encryptor.update(counters.tobytes()), np.uint8).reshape(count, _BLOCK * (last - block))
+    return made[:, start - block * _BLOCK : stop - block * _BLOCK]

@@ -32,6 +32,10 @@ class Rademacher(msgspec.Struct, frozen=True, tag_field="law", tag="rademacher")
         """Return the bits of entries `start` to `stop` of a direction: bytes ⌊start/8⌋ to ⌈stop/8⌉, uint8."""
         return np.frombuffer(bits.words(key, direction, start // 8, (stop + 7) // 8), np.uint8)
 
+    def packed_many(self, key: Key, direction: int, count: int, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return what `packed` returns for `count` directions from `direction` on, a row each."""
+        return bits.words_many(key, direction, count, start // 8, (stop + 7) // 8)
+
     def entries(self, key: Key, direction: int, start: int, stop: int) -> NDArray[np.int8]:
         """Return entries `start` to `stop` of a direction, int8 [stop − start]."""
         return signs.expand(self.packed(key, direction, start, stop), start, stop)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baffle.directions import Gaussian, Law, Orthogonal, Sparse
+from baffle.directions import Gaussian, Law, Orthogonal, Rademacher, Sparse
 from baffle.directions.signs import octets
 from baffle.errors import SettingsError
 from baffle.kernels import hadamard
@@ -41,30 +40,26 @@ class PlainKernels:
     ) -> None:
         """Write base + step · zₖ into row k − `first` of `out` [directions, m]."""
         factor = out.dtype.type(step)
-        moves = octets() * factor  # what each byte of signs moves eight weights by
-        if isinstance(law, Orthogonal):
-            self._displace_rows(out, base, moves, law, key, first)
+        if not isinstance(law, Gaussian | Sparse):
+            self._displace_signs(out, base, factor, law, key, first)
             return
         for direction, point in enumerate(out, first):
             for part in self._slices(base.size):
                 here = point[part]
-                if isinstance(law, Gaussian | Sparse):
-                    np.multiply(law.entries(key, direction, part.start, part.stop), factor, here, dtype=out.dtype)
-                    here += base[part]
-                else:
-                    packed = law.packed(key, direction, part.start, part.stop)
-                    np.add(base[part], moves.take(packed, axis=0, mode="clip").ravel()[: here.size], here)
+                np.multiply(law.entries(key, direction, part.start, part.stop), factor, here, dtype=out.dtype)
+                here += base[part]
 
-    def _displace_rows(
+    def _displace_signs(
         self,
         out: NDArray[np.floating],
         base: NDArray[np.floating],
-        moves: NDArray[Any],
-        law: Orthogonal,
+        factor: np.floating,
+        law: Orthogonal | Rademacher,
         key: Key,
         first: int,
     ) -> None:
-        """Displace several copies at a time: of orthogonal directions, all but the rows' numbers is in common."""
+        """Displace as many copies at a time as leave room in a slice: a small block's cost is mostly that of calls."""
+        moves = octets() * factor  # what each byte of signs moves eight weights by
         for part in self._slices(base.size):
             width = part.stop - part.start
             count = max(1, self.slice_size // width)
