@@ -30,6 +30,8 @@ log = logging.getLogger("baffle")
 
 Job = tuple[int, int, int]
 """First direction, how many, and which sign."""
+Finish = Callable[[], NDArray[np.float64]]
+"""Waits for probes that have begun; without threads they begin only now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,15 @@ class Sweep:
         parameters = self._tensors(torch.tensor(blocks[0].parameters, device=self.device)) | dict(self.frozen)
         with torch.inference_mode(), self._pool() as pool:
             trunk = Trunk(self.graph, parameters, inputs)
-            return [self._block(probes, parameters, trunk, targets, sizes, pool) for probes in blocks]
+            found: list[NDArray[np.float64]] = []
+            begun: list[Finish] = []
+            for (
+                probes
+            ) in blocks:  # with threads, the next block's probes queue up behind this one's: none of them waits
+                begun.append(self._block(probes, parameters, trunk, targets, sizes, pool))
+                if pool is None or len(begun) > 1:
+                    found.append(begun.pop(0)())
+            return [*found, *(finish() for finish in begun)]
 
     def forward(self, parameters: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the outputs for each part of `inputs`."""
@@ -89,7 +99,8 @@ class Sweep:
         targets: Tensor,
         sizes: list[int],
         pool: ThreadPoolExecutor | None,
-    ) -> NDArray[np.float64]:
+    ) -> Finish:
+        """Begin a block's probes; return what waits for them and gives their losses [P, C]."""
         names = self.layout.within(probes.block.start, probes.block.stop)
         split = self.graph.split(names)
         rest = [parameters[name] for name in split.kept] + trunk(split.cut)
@@ -108,12 +119,16 @@ class Sweep:
         jobs = [
             (first, min(together, probes.directions.stop - first), sign) for first in starts for sign in probes.signs
         ]
-        found = list(_each(pool, one, jobs))
-        losses = np.empty((len(probes.directions), len(probes.signs), len(sizes)))
-        for (first, count, sign), some in zip(jobs, found, strict=True):
-            begin = first - probes.directions.start
-            losses[begin : begin + count, probes.signs.index(sign)] = some.numpy()
-        return losses.reshape(-1, len(sizes))
+        found = _each(pool, one, jobs)
+
+        def finish() -> NDArray[np.float64]:
+            losses = np.empty((len(probes.directions), len(probes.signs), len(sizes)))
+            for (first, count, sign), some in zip(jobs, found, strict=True):
+                begin = first - probes.directions.start
+                losses[begin : begin + count, probes.signs.index(sign)] = some.numpy()
+            return losses.reshape(-1, len(sizes))
+
+        return finish
 
     def _outputs(self, split: Split, displaced: list[Tensor], rest: list[Any], count: int, alone: bool) -> Tensor:
         """Return the outputs [P, S, ...] for `count` probes, whose parameters are `displaced` [P, ...]."""
