@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +86,7 @@ def test_days_are_counted_from_now_with_slack_for_late_clocks(pair) -> None:
 
 
 def test_the_authority_issues_and_does_nothing_else() -> None:
+    assert [certificates.about(pair.certificate, NOW).issues for pair in (CA, SERVER, CLIENT)] == [True, False, False]
     assert extension(CA, x509.BasicConstraints) == x509.BasicConstraints(ca=True, path_length=0)
     usage = extension(CA, x509.KeyUsage)
     assert usage.key_cert_sign
@@ -96,8 +98,8 @@ def test_the_authority_issues_and_does_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("pair", "name", "purposes"),
     [
-        (SERVER, "server", {certificates._SERVES, certificates._CONNECTS}),
-        (CLIENT, "client-3", {certificates._CONNECTS}),
+        (SERVER, "server", {certificates.SERVES, certificates.CONNECTS}),
+        (CLIENT, "client-3", {certificates.CONNECTS}),
         (SIGN, "client-3", {SIGNING}),
     ],
     ids=["server", "client", "sign"],
@@ -287,7 +289,7 @@ RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         (rekeyed(CA, ED, [SIGNING], "client--1"), NOW, "is not one"),
         (rekeyed(CA, ED, [SIGNING], "client-3\n"), NOW, r"'client-3\n' is not one"),
         (rekeyed(CA, ED, [SIGNING], "client-٣"), NOW, "is not one"),
-        (rekeyed(CA, ED, [certificates._CONNECTS]), NOW, "is not one"),
+        (rekeyed(CA, ED, [certificates.CONNECTS]), NOW, "is not one"),
         (rekeyed(CA, ED, []), NOW, "is not one"),
         (rekeyed(CA, EC, [SIGNING]), NOW, "is not one"),
         (rekeyed(CA, RSA, [SIGNING]), NOW, "is not one"),
@@ -383,16 +385,26 @@ def test_days_left_are_whole_and_none_after_the_end() -> None:
     ("certificate", "purpose"),
     [
         (rekeyed(CA, EC, [], "any one"), "any one"),
-        (rekeyed(CA, RSA, [certificates._SERVES], "\x1b[2J"), r"'\x1b[2J'"),
+        (rekeyed(CA, RSA, [certificates.SERVES], "\x1b[2J"), r"'\x1b[2J'"),
     ],
 )
 def test_others_certificates_are_named_and_harmless(certificate, purpose) -> None:
     assert certificates.about(certificate, NOW).purpose == purpose
 
 
-def test_what_is_no_certificate_can_not_be_told() -> None:
+def test_the_fingerprint_is_the_beginning_of_the_digest_that_openssl_prints() -> None:
+    digest = hashlib.sha256(parsed(CA).public_bytes(serialization.Encoding.DER)).hexdigest()
+    assert certificates.fingerprint(CA.certificate).replace(" ", "") == digest[:16]
+    assert certificates.fingerprint(FOREIGN.certificate) != certificates.fingerprint(CA.certificate)
+
+
+@pytest.mark.parametrize("told", [lambda pem: certificates.about(pem, NOW), certificates.fingerprint])
+def test_what_is_no_certificate_can_not_be_told(told) -> None:
     with pytest.raises(SettingsError, match="is not a certificate"):
-        certificates.about(b"...", NOW)
+        told(b"...")
+
+
+def test_what_is_no_certificate_was_not_issued() -> None:
     assert not certificates.issued(b"...", CA.certificate)
 
 
@@ -445,7 +457,7 @@ def test_a_client_is_not_believed(builder, pair) -> None:
 
 def test_a_client_can_not_issue() -> None:
     secret = Pair(CLIENT.certificate, CLIENT.key)
-    leaf = x509.load_pem_x509_certificate(rekeyed(secret, EC, [certificates._CONNECTS]))
+    leaf = x509.load_pem_x509_certificate(rekeyed(secret, EC, [certificates.CONNECTS]))
     with pytest.raises(VerificationError):
         policy().build_client_verifier().verify(leaf, [parsed(CLIENT)])
 

@@ -26,7 +26,7 @@ PLAN_BYTES = (
     "   96 05 0c 04 cb4000000000000000 81 a36c6177 a8676175737369616e cb3fd0000000000000"  # bound 2.0, cost 0.25
 )
 REPORT_BYTES = "96 01 03 01 05 32 c407 01 ff 7f 81 00 80 40"  # client 5, 50 samples; 80 is a missing slope
-AGGREGATE_BYTES = "93 cc96 0a c412 01f83f00000000402d000000000000000000"  # weight 150, 10 bits a sum
+AGGREGATE_BYTES = "94 cc96 0a c412 01f83f00000000402d000000000000000000 00"  # weight 150, 10 bits a sum, all kept
 INTEGERS = [[1, -1, 127, -127, 0, MISSING, 64]]
 SUMS = [[[1, -2, 3, 0, 0, 0, -300]], [[0, 0, 0, 0, 0, 0, 0]]]
 
@@ -62,6 +62,51 @@ def test_integers_come_out_of_the_wire_as_they_went_in(plan):
     aggregate = decode(bytes.fromhex(AGGREGATE_BYTES), Aggregate)
     assert (aggregate.weight, aggregate.bits) == (150, 10)
     assert aggregate.integers(plan).tolist() == SUMS
+
+
+def test_sums_of_ledgers_from_before_sums_were_rounded_are_understood(plan):
+    old = bytes.fromhex("93" + AGGREGATE_BYTES[2:-2])
+    assert decode(old, Aggregate).integers(plan).tolist() == SUMS
+
+
+@pytest.mark.parametrize(
+    ("sums", "most_bits", "bits", "shift", "restored"),
+    [
+        ([1000, -1000, 4, 3, -3, -4], 8, 8, 3, [1000, -1000, 8, 0, 0, -8]),
+        ([1023, -1023, 0, 1, 2, 3], 8, 8, 3, [1016, -1016, 0, 0, 0, 0]),
+        ([127, -127, 5, 0, 0, 1], 8, 8, 0, [127, -127, 5, 0, 0, 1]),
+        ([7, -7, 6, 4, 2, 1], 2, 2, 2, [4, -4, 4, 4, 4, 0]),
+    ],
+)
+def test_sums_by_hand_are_rounded_to_as_many_bits_as_a_report_has(sums, most_bits, bits, shift, restored, make_plan):
+    aggregate = Aggregate.of(9, np.array([[sums]]), most_bits)
+    assert (aggregate.bits, aggregate.shift) == (bits, shift)
+    plan = make_plan(groups=1, blocks=(BlockPlan(0, 5, 6, 1.0, Rademacher()),))
+    assert aggregate.integers(plan).ravel().tolist() == restored
+
+
+@given(
+    values=st.lists(st.integers(-(1 << 62), 1 << 62), min_size=7, max_size=7),
+    most_bits=st.integers(2, 32),
+    small=st.integers(0, 62),
+)
+def test_rounded_sums_are_within_half_a_unit_and_symmetric(plan, values, most_bits, small):
+    sums = (np.array([values, values]) >> small).reshape(2, 1, 7)
+    aggregate = Aggregate.of(1, sums, most_bits)
+    assert aggregate.bits <= most_bits
+    restored = aggregate.integers(plan)
+    unit, largest = 1 << aggregate.shift, (2 ** (aggregate.bits - 1) - 1) << aggregate.shift
+    clipped = np.abs(sums) > largest
+    assert (np.abs(restored - sums)[~clipped] <= unit // 2).all()
+    assert (np.abs(restored)[clipped] == largest).all()
+    assert (np.abs(restored) <= np.abs(sums) + (unit >> 1)).all()
+    assert np.array_equal(Aggregate.of(1, -sums, most_bits).integers(plan), -restored)
+
+
+def test_sums_wider_than_64_bits_are_refused():
+    data = encode(Aggregate(1, 60, b"", 4))
+    with pytest.raises(ReportError, match=r"60 bits times 2\^5 do not fit 64 bits"):
+        decode(data[:-1] + b"\x05", Aggregate)
 
 
 def test_a_ledgers_record_comes_back_as_it_was(messages):
@@ -340,7 +385,7 @@ def test_nesting_too_deep_to_read_is_a_report_error(filler):
 
 
 def reach_of(plan):
-    """Return the largest magnitude that a sum of reconstruction can have, and what rounding may add to it.
+    """Return what a sum of reconstruction can reach with unrounded sums of slopes, and what standing in may add to it.
 
     A sum that stands in for a missing probe is rounded to a whole number, by less than 1.
     """
@@ -349,17 +394,25 @@ def reach_of(plan):
     return rounding * len(plan.cohort) * plan.most_samples * (2 ** (plan.bits - 1) - 1), rounding
 
 
+def too_large(reach: int, rounding: int, bits: int) -> bool:
+    """Rounding to b bits moves a sum by half a unit at most: 1/2^(b−1) of the largest."""
+    total = reach + rounding
+    return total + (total >> (bits - 1)) + 1 > LARGEST
+
+
 def one_block(make_plan, budget, **changes):
     block = BlockPlan(0, 5, budget, 1.0, Rademacher())
     return make_plan(**({"blocks": (block,), "cohort": (0,), "bits": 2} | changes))
 
 
 def test_sums_may_reach_int64s_end_and_no_further(make_plan):
-    assert 7 * 1317624576693539401 == 2**63 - 1
-    one_block(make_plan, 7, most_samples=1317624576693539400).refuse_overflow()
-    one_block(make_plan, 1, most_samples=2**63 - 2).refuse_overflow()
-    for budget, samples in ((2, 2**62 - 1), (1 << 20, 2**43), (7, 1317624576693539401)):
-        with pytest.raises(SettingsError, match=r"^bits = 2: sums could reach 2\^63\.0 and must stay below 2\^63; use"):
+    most = 878416384462359600 - 1
+    assert 7 * (most + 1) * 3 // 2 + 1 <= LARGEST < 7 * (most + 2) * 3 // 2 + 1
+    one_block(make_plan, 7, most_samples=most).refuse_overflow()
+    for budget, samples in ((2, 2**62 - 1), (1 << 20, 2**43), (7, most + 1)):
+        with pytest.raises(
+            SettingsError, match=r"^bits = 2: sums could reach 2\^63\.\d and must stay below 2\^63; use"
+        ):
             one_block(make_plan, budget, most_samples=samples).refuse_overflow()
 
 
@@ -368,6 +421,7 @@ def test_sums_may_reach_int64s_end_and_no_further(make_plan):
     budgets=st.lists(
         st.tuples(st.integers(1, 10**6), st.sampled_from([Gaussian(), Rademacher(), Orthogonal(20), Sparse(1)])),
         min_size=1,
+        max_size=5,
     ),
     steps=st.integers(1, 50),
     cohort=st.integers(1, 100),
@@ -376,7 +430,10 @@ def test_a_plan_is_refused_exactly_from_2_to_the_63_on(make_plan, bits, budgets,
     blocks = tuple(BlockPlan(i, i + 1, budget, 1.0, law) for i, (budget, law) in enumerate(budgets))
     fields = {"blocks": blocks, "bits": bits, "steps": steps, "cohort": tuple(range(cohort))}
     reach, rounding = reach_of(make_plan(**fields, most_samples=1))
-    most = (LARGEST - rounding) // reach
+    most, above = 0, LARGEST
+    while above - most > 1:
+        middle = (most + above) // 2
+        most, above = (most, middle) if too_large(middle * reach, rounding, bits) else (middle, above)
     if most > 0:
         make_plan(**fields, most_samples=most).refuse_overflow()
     with pytest.raises(SettingsError) as caught:

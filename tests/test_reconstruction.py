@@ -150,12 +150,13 @@ def test_the_relative_squared_error_is_n_over_k(make_plan, law, excess):
 LAYOUT = Layout((Tensor("a.weight", (3, 3)), Tensor("b.weight", (5,))))
 
 
-def one_round(groups=1, clients=3, kernels=KERNELS[0], steps=1):
+def one_round(groups=1, clients=3, kernels=KERNELS[0], steps=1, bits=8):
     """Return (plan, advance): a round that takes θ = 0 to −ĝ."""
     sgd, last = Sgd(rate=1.0), ExponentialAverage(decay=0.0)
     method = Baffle(
         forwards=10 * steps,
         batch=1,
+        bits=bits,
         orthogonal=False,
         groups=groups,
         local_steps=steps,
@@ -192,7 +193,7 @@ def test_the_order_of_reports_does_not_show_in_the_bits(groups, some):
 
 
 def test_groups_weigh_what_their_samples_weigh():
-    made, close = one_round(groups=3)
+    made, close = one_round(groups=3, bits=16)  # wide enough that no sum is rounded
     integers, reports = reports_of(made, missing=0.0)
     weights = np.array([1, 5, 9])
     own = [local_gradient(made, g, 0, integers[g, 0], LAYOUT.size, KERNELS[0]).astype(np.float64) for g in range(3)]
@@ -201,7 +202,7 @@ def test_groups_weigh_what_their_samples_weigh():
 
 
 def test_clients_that_share_directions_are_averaged_by_their_samples():
-    made, close = one_round(groups=1)
+    made, close = one_round(groups=1, bits=16)
     integers, reports = reports_of(made, missing=0.0)
     weights = np.array([1, 5, 9])
     own = [local_gradient(made, 0, 0, integers[c, 0], LAYOUT.size, KERNELS[0]).astype(np.float64) for c in range(3)]

@@ -11,6 +11,7 @@ import pytest
 
 from baffle import BaffleError, LedgerError, ledger, server
 from baffle import run as runs
+from baffle.header import Header
 from baffle.kernels import PlainKernels
 from baffle.ledger import Ledger, Reader
 from baffle.messages import Round, decode, encode
@@ -194,7 +195,7 @@ def test_every_plan_of_a_ledger_follows_from_the_state_that_its_records_give(cha
     made = simulation(method, (9, 9, 9), runtime=Layered(), snapshot_every=3, **chance)
     made.run(8, out=tmp_path)
     header, *records = payloads(tmp_path)
-    header = decode(header, runs.Header)
+    header = decode(header, Header)
     state = header.start({})
     budgets = set()
     for number, record in enumerate(decode(data, Round) for data in records):
@@ -234,7 +235,7 @@ def test_sums_that_were_changed_and_chained_again_are_found_by_replay_in_their_r
 
 def test_another_start_than_the_headers_is_found_in_record_0(folder) -> None:
     records = payloads(folder)
-    header = msgspec.structs.replace(decode(records[0], runs.Header), initial="0" * 64)
+    header = msgspec.structs.replace(decode(records[0], Header), initial="0" * 64)
     rewrite(folder, [encode(header), *records[1:]])
     with pytest.raises(LedgerError, match="ledger record 0: θ₀ has digest"):
         runs.replay(folder, KERNELS)
@@ -436,14 +437,14 @@ def test_a_new_run_is_not_begun_in_a_folder_that_holds_one(tmp_path) -> None:
 
 def test_a_header_survives_its_own_bytes() -> None:
     header = simulation(msgspec.structs.replace(METHOD, groups=2), (3, 9), weight="equal").header()
-    assert decode(encode(header), runs.Header) == header
+    assert decode(encode(header), Header) == header
     assert (header.noise, header.samples, header.federation.most_samples) == (1, (3, 9), 1)
 
 
 def test_a_ledger_of_another_noise_version_is_refused(folder) -> None:
     """Its directions would be other ones; only the digests could tell, and not why."""
     records = payloads(folder)
-    rewrite(folder, [encode(msgspec.structs.replace(decode(records[0], runs.Header), noise=2)), *records[1:]])
+    rewrite(folder, [encode(msgspec.structs.replace(decode(records[0], Header), noise=2)), *records[1:]])
     for check in (runs.verify, lambda path: runs.replay(path, KERNELS)):
         with pytest.raises(LedgerError, match=r"ledger record 0: .*noise"):
             check(folder)

@@ -96,8 +96,10 @@ def share(passes: float, candidates: Sequence[Candidate], weights: Sequence[floa
 
     low, high = 0.0, max(block.most / weight for block, weight in zip(candidates, weights, strict=True))
     for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
+        before, middle = (low, high), 0.5 * (low + high)
         low, high = (middle, high) if _price(at(middle), candidates) <= passes else (low, middle)
+        if (low, high) == before:
+            break
     budgets = [math.floor(budget + _ROUNDING) for budget in at(low)]
     for number, block in enumerate(candidates):
         if budgets[number] < block.most and _price(budgets, candidates) + block.cost <= passes + _ROUNDING:

@@ -40,7 +40,7 @@ def assemble(experiment: Experiment) -> Simulation:
     key = Key.root(experiment.seed)
     split = _load(experiment, key)
     return Simulation(
-        runtime=_runtime(experiment, split.train, key),
+        runtime=runtime_of(experiment, split.train, key),
         shares=[Share(split.train, indices) for indices in _partition(experiment, split.train, key.fold("partition"))],
         algorithm=experiment.baffle(),
         test=split.test,
@@ -84,7 +84,13 @@ def _partition(experiment: Experiment, data: Dataset, key: Key) -> Indices:
             return by_owner(data.owners)
 
 
-def _runtime(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
+def runtime_of(experiment: Experiment, data: Dataset, key: Key) -> Runtime:
+    """Return what evaluates the experiment's model on samples like `data`.
+
+    Raises:
+        SettingsError, DataError, ModelError: something can't be used; says what and why.
+        MissingExtraError: an extra is not installed.
+    """
     if (Path(experiment.model) / MANIFEST).exists() or experiment.runtime == "onnx":
         runtime = _onnx_runtime(experiment, data, key)
     else:

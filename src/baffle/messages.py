@@ -158,6 +158,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         peak = max(block.budget * block.law.peak for block in self.blocks)
         rounding = self.steps * peak  # what standing in for a missing probe may add to each sum
         reach = self.steps * peak * weight * self.quantiser.levels + rounding
+        reach += (reach >> (self.bits - 1)) + 1  # what rounding the sums may add
         if reach >= 1 << 63:
             raise SettingsError(
                 "bits",
@@ -205,20 +206,35 @@ class Report(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Aggregate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The sum of a round's reports: all that reconstruction needs."""
+    """The sum of a round's reports: all that reconstruction needs, in as many bits as a report's slopes have."""
 
     weight: Number
     """W, samples behind the sum (or reports, when all weigh the same)."""
     bits: Annotated[int, Meta(ge=2, le=64)]
     """Width of each integer in `sums`."""
     sums: bytes
-    """G · H · K integers of that width; see `packing`."""
+    """G · H · K integers of that width, in units of 2^shift; see `packing`."""
+    shift: Annotated[int, Meta(ge=0, le=62)] = 0
+    """Lowest bits that were rounded away."""
+
+    def __post_init__(self) -> None:
+        if self.bits + self.shift > 64:
+            raise ReportError(f"sums of {self.bits} bits times 2^{self.shift} do not fit 64 bits")
 
     @classmethod
-    def of(cls, weight: int, sums: NDArray[np.int64]) -> Aggregate:
-        """Return the message that carries `sums` [G, H, K] in as few bits as hold their magnitudes and a sign."""
-        bits = max(2, int(np.abs(sums).max()).bit_length() + 1)
-        return cls(weight, bits, pack(sums.ravel(), bits))
+    def of(cls, weight: int, sums: NDArray[np.int64], most_bits: int = 64) -> Aggregate:
+        """Return the message that carries `sums` [G, H, K], rounded to `most_bits` bits (≥ 2) where they have more.
+
+        Sums of many clients, weighted by samples, have digits far below the noise that rounding the clients' own slopes
+        has left; without them the way down is as narrow as the way up. Rounds to the nearest, ties away from zero.
+        """
+        needed = max(2, int(np.abs(sums).max()).bit_length() + 1)
+        shift = max(0, needed - most_bits)
+        bits = needed - shift
+        largest = (1 << (bits - 1)) - 1
+        units = (np.abs(sums) + ((1 << shift) >> 1)) >> shift
+        rounded = np.sign(sums) * np.minimum(units, largest)
+        return cls(weight, bits, pack(rounded.ravel(), bits), shift)
 
     def integers(self, plan: Plan) -> NDArray[np.int64]:
         """Return the sums, int64 [G, H, K].
@@ -226,7 +242,7 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         Raises:
             ReportError: the length does not fit the plan.
         """
-        return unpack(self.sums, math.prod(plan.shape), self.bits).reshape(plan.shape)
+        return unpack(self.sums, math.prod(plan.shape), self.bits).reshape(plan.shape) << self.shift
 
 
 class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

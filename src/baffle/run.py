@@ -8,56 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from baffle import bits, server
-from baffle.algorithms import Baffle
 from baffle.errors import BaffleError, LedgerError, ModelError, ReportError
+from baffle.header import Header
 from baffle.kernels import Kernels
-from baffle.keys import Key
 from baffle.ledger import Ledger, Reader
 from baffle.messages import Round, decode, encode
-from baffle.parameters import Vector, digest
-from baffle.server import Federation, State
+from baffle.parameters import digest
+from baffle.server import State
 from baffle.snapshots import INITIAL, read_snapshot, read_tensors, snapshots, write_snapshot, write_tensors
 
 LEDGER = "ledger"
 SNAPSHOTS = "snapshots"
 log = logging.getLogger("baffle")
-
-
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """The ledger's record 0: all that the others are to be understood by."""
-
-    noise: int = bits.VERSION
-    """Version of docs/noise.md."""
-    algorithm: Baffle
-    federation: Federation
-    samples: tuple[int, ...]
-    """Of each client."""
-    initial: str
-    """Digest of θ₀."""
-
-    def start(self, given: Mapping[str, NDArray[np.generic]] | None) -> State:
-        """Return the state before the first round.
-
-        Raises:
-            LedgerError: θ₀ has another digest than the header says, or can't be made without `given` tensors.
-        """
-        try:
-            parameters = initial_parameters(self.federation, given)
-        except ModelError as error:
-            raise LedgerError(0, f"θ₀ can't be made: {error}") from None
-        if digest(parameters) != self.initial:
-            raise LedgerError(0, f"θ₀ has digest {digest(parameters)}, the header says {self.initial}")
-        return self.algorithm.start(parameters)
-
-
-def initial_parameters(federation: Federation, given: Mapping[str, NDArray[np.generic]] | None) -> Vector:
-    """Return θ₀ [n]."""
-    return federation.layout.initial(Key(federation.key).fold("initial"), given)
 
 
 @dataclass(slots=True)
@@ -127,6 +93,17 @@ def resume(
     if reader.torn:
         log.warning("the ledger ended in %d bytes of an unfinished record; they were cut off", reader.torn)
     return Run(folder, header, Ledger.reopen(reader)), state
+
+
+def header_of(folder: Path) -> Header | None:
+    """Return the header of the run in a folder, or None where none has begun.
+
+    Raises:
+        LedgerError: it does not verify.
+    """
+    if not (folder / LEDGER).exists():
+        return None
+    return next(_records(Reader(folder / LEDGER)), None)
 
 
 def replay(folder: Path, kernels: Kernels) -> tuple[Header, State]:

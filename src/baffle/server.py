@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -60,6 +60,11 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
     def cohort_size(self) -> int:
         """Clients asked in a round."""
         return max(1, round(self.participation * self.clients))
+
+    @property
+    def least(self) -> int:
+        """Fewest reports that close a round."""
+        return max(1, math.ceil(self.quorum * self.cohort_size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +133,27 @@ class Outcome:
     record: Round
 
 
-def plan(method: Method, federation: Federation, state: State) -> Plan:
+def plan(method: Method, federation: Federation, state: State, present: Sequence[int] | None = None) -> Plan:
     """Return what the next round asks of whom. Deterministic: equal arguments, equal plan.
+
+    Args:
+        method: the algorithm.
+        federation: the run's.
+        state: after the round before.
+        present: numbers of the clients that can be asked, ascending; None is all of them.
 
     Raises:
         SettingsError: the sums of such a round could overflow, or a block would get too few probes.
     """
-    key = Key(federation.key).fold("round", state.round, state.attempt)
-    cohort = _cohort(federation, key)
+    key = _round_key(federation, state.round, state.attempt)
+    cohort = cohort_of(federation, state.round, state.attempt, present)
     made = Plan(
         protocol=PROTOCOL,
         round=state.round,
         attempt=state.attempt,
         key=key.fold("directions").secret,
         cohort=cohort,
-        quorum=max(1, math.ceil(federation.quorum * len(cohort))),
+        quorum=min(federation.least, len(cohort)),
         groups=method.groups_of(len(cohort)),
         steps=method.local_steps,
         rate=method.local_rate,
@@ -156,11 +167,22 @@ def plan(method: Method, federation: Federation, state: State) -> Plan:
     return made
 
 
-def _cohort(federation: Federation, key: Key) -> tuple[int, ...]:
-    if federation.cohort_size == federation.clients:
-        return tuple(range(federation.clients))
-    drawn = key.fold("cohort").generator().choice(federation.clients, federation.cohort_size, replace=False)
-    return tuple(sorted(drawn.tolist()))
+def cohort_of(
+    federation: Federation, number: int, attempt: int, present: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """Return the clients that an attempt at round `number` asks, ascending, drawn from `present`; None is all."""
+    size = federation.cohort_size
+    if present is None:
+        present = range(federation.clients)
+    if len(present) <= size:
+        return tuple(present)
+    generator = _round_key(federation, number, attempt).fold("cohort").generator()
+    drawn: list[int] = generator.choice(len(present), size, replace=False).tolist()
+    return tuple(sorted(present[place] for place in drawn))
+
+
+def _round_key(federation: Federation, number: int, attempt: int) -> Key:
+    return Key(federation.key).fold("round", number, attempt)
 
 
 def advance(method: Method, state: State, plan: Plan, reports: Iterable[bytes], kernels: Kernels) -> Outcome:
@@ -238,7 +260,7 @@ def _sort(plan: Plan, reports: Iterable[bytes]) -> tuple[dict[int, _Answer], lis
 
 
 def _aggregate(plan: Plan, answers: list[_Answer]) -> Aggregate:
-    """Return Σ over all reports, group by group. Groups weigh what their samples weigh."""
+    """Return Σ over all reports, group by group, as precise as a report. Groups weigh what their samples weigh."""
     sums = np.zeros(plan.shape, np.int64)
     groups: dict[int, list[_Answer]] = {}
     for answer in answers:
@@ -246,7 +268,7 @@ def _aggregate(plan: Plan, answers: list[_Answer]) -> Aggregate:
     for group, own in groups.items():
         weights = np.array([answer.samples for answer in own])
         sums[group] = weighted_mean(np.stack([answer.integers for answer in own]), weights, plan.places)
-    return Aggregate.of(sum(answer.samples for answer in answers), sums)
+    return Aggregate.of(sum(answer.samples for answer in answers), sums, plan.bits)
 
 
 def _squares(plan: Plan, sums: NDArray[np.int64], weight: int, before: tuple[float, ...]) -> tuple[float, ...]:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from baffle import run as runs
 from baffle.errors import SettingsError
+from baffle.header import Header
 from baffle.kernels import Kernels
 from baffle.messages import Round
 from baffle.metrics import Metrics
 from baffle.parameters import digest
 from baffle.progress import Progress, Result, peak_memory
-from baffle.run import Header, Run
+from baffle.run import Run
 from baffle.runtimes import Evaluation
 from baffle.server import State
 from baffle.snapshots import write_atomically
@@ -44,6 +45,8 @@ class Session:
     rounds: int
     out: Path | None
     progress: Callable[[Progress], None]
+    observe: Callable[[Round], None] = lambda _: None
+    """Is shown every record that is in the ledger, in order: those of earlier processes as well."""
     tally: Tally = field(init=False)
     metrics: Metrics = field(init=False)
     run: Run | None = field(init=False, default=None)
@@ -114,6 +117,7 @@ class Session:
 
     def _count(self, record: Round) -> None:
         self.tally.add(record)
+        self.observe(record)
         self.answered = len(record.answered)
 
     def record(self, record: Round) -> None:

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle import checks, extras, server
-from baffle import run as runs
 from baffle.algorithms import Baffle
 from baffle.client import Client
 from baffle.data.samples import Arrays, Samples
 from baffle.engines import Engine, Local
 from baffle.engines.ray import Ray
 from baffle.errors import DataError, SettingsError
+from baffle.header import Header, initial_parameters
 from baffle.kernels import Kernels, fastest
 from baffle.keys import Key
 from baffle.parameters import digest
@@ -110,7 +110,7 @@ class Simulation:
         """Return what each client's reports weigh."""
         return [share.indices.size if self.weight == "samples" else 1 for share in self.shares]
 
-    def header(self) -> runs.Header:
+    def header(self) -> Header:
         """Return what the run's ledger begins with."""
         federation = Federation(
             key=self.key.fold("run").secret,
@@ -121,11 +121,11 @@ class Simulation:
             quorum=self.quorum,
             most_samples=max(self.weights()),
         )
-        return runs.Header(
+        return Header(
             algorithm=self.algorithm,
             federation=federation,
             samples=tuple(share.indices.size for share in self.shares),
-            initial=digest(runs.initial_parameters(federation, self.runtime.given)),
+            initial=digest(initial_parameters(federation, self.runtime.given)),
         )
 
     def _costs(self) -> tuple[float, ...]:
@@ -156,7 +156,7 @@ class Simulation:
         parts = np.array_split(np.arange(len(self.test)), -(-len(self.test) // _PASS))
         return self.runtime.evaluate(parameters, (self.test.take(part) for part in parts))
 
-    def _try(self, header: runs.Header) -> None:
+    def _try(self, header: Header) -> None:
         """Fail now rather than in the first round, with nothing begun."""
         state = header.start(self.runtime.given)
         plan = server.plan(self.algorithm, header.federation, state)

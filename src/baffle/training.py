@@ -29,6 +29,8 @@ class Training:
     """Puts a round on disk; the round counts once it returns."""
     watch: Callable[[State, Round], None]
     """Is shown each new state and the record that led to it."""
+    attempts: int = ATTEMPTS
+    """Tries at one round before the run gives up."""
 
     def run(self, state: State, rounds: int) -> State:
         """Return the state after `rounds` rounds in all.
@@ -37,21 +39,21 @@ class Training:
             DivergenceError: θ would leave the finite numbers, or a round never meets its quorum; those before are kept.
         """
         while state.round < rounds:
-            plan = server.plan(self.method, self.federation, state)
+            plan = server.plan(self.method, self.federation, state, self.engine.present())
             reports = self.engine.gather(plan, state.parameters)
             outcome = server.advance(self.method, state, plan, reports, self.kernels)
             self.record(outcome.record)
             state = outcome.state
             self.watch(state, outcome.record)
-            if state.attempt >= ATTEMPTS:
-                raise DivergenceError(_why(outcome.record))
+            if state.attempt >= self.attempts:
+                raise DivergenceError(_why(outcome.record, state.attempt))
         return state
 
 
-def _why(record: Round) -> str:
+def _why(record: Round, attempts: int) -> str:
     reasons = Counter(reason for _, reason in record.left_out)
     told = ", ".join(f"{reason} ({count} times)" for reason, count in reasons.most_common(3))
     return (
-        f"round {record.plan.round} was tried {ATTEMPTS} times and never had {record.plan.quorum} reports "
+        f"round {record.plan.round} was tried {attempts} times and never had {record.plan.quorum} reports "
         f"of {len(record.plan.cohort)} clients: {told}"
     )

@@ -100,6 +100,7 @@ def test_what_is_made_is_said(keys) -> None:
     told = keys(*MAKES["client"], "--out", "c3").out
     assert "for         client 3, connects to servers\nissued by   Baffle federation\n" in told
     assert "for         client 3, signs its reports\nissued by   Baffle federation\n" in told
+    assert "fingerprint" not in told
     told = keys("ca", "--out", "other", "--name", "Ward 7").out
     assert told.startswith("file        other/ca.pem\nfor         Ward 7, an authority: ")
 
@@ -116,6 +117,16 @@ def test_a_folder_may_be_there_without_keys(keys) -> None:
     Path("new/notes.txt").write_text("mine")
     assert keys(*MAKES["ca"]).status == 0
     assert names("new") == FILES["ca"] | {"notes.txt"}
+
+
+def test_the_authoritys_fingerprint_is_said_wherever_its_certificate_is(keys) -> None:
+    """It is what `baffle serve` and `baffle join` say of an authority."""
+    told = keys("ca", "--out", "fed").out
+    said = f"fingerprint {certificates.fingerprint(Path('fed/ca.pem').read_bytes())}\n"
+    assert f"issued by   itself\n{said}lasts       " in told
+    keys(*MAKES["client"])
+    assert keys("show", "new").out.count("fingerprint") == keys("show", "new/ca.pem").out.count(said) == 1
+    assert said in keys("show", "new").out
 
 
 # All or nothing.

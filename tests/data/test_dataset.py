@@ -93,6 +93,8 @@ def test_what_float32_cannot_hold_is_refused_and_not_made_infinite():
         ({"owners": np.array([0.0, 1, 2])}, "of type float64"),
         ({"owners": np.array([0, -1, 0])}, "owners from -1 to 0"),
         ({"owners": np.array([0, 1, 2]), "owner_names": ("a", "b")}, "owners from 0 to 2"),
+        ({"class_names": ("a", "b")}, "2 names of classes, but 1 classes: must be none, or one for each class"),
+        ({"classes": 2, "class_names": ("a", "a")}, "name of classes 'a': must stand for one class alone"),
     ],
 )
 def test_other_faults_are_named(settings, words):
@@ -121,6 +123,11 @@ def test_holding_out_loses_no_sample_and_keeps_each_with_its_label_and_owner(sam
         np.testing.assert_array_equal(part.inputs[:, 0], part.targets)
         np.testing.assert_array_equal(part.owners, part.targets)
         assert (np.diff(part.targets) > 0).all()
+
+
+def test_both_parts_keep_the_names_of_the_classes():
+    split = hold_out(Dataset(floats(), np.array([0, 1, 0]), classes=2, class_names=("cat", "dog")), 0.5, KEY)
+    assert split.train.class_names == split.test.class_names == ("cat", "dog")
 
 
 def test_the_key_decides_what_is_held_out():

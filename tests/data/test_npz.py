@@ -46,6 +46,7 @@ def test_texts_are_numbered_over_both_parts(save):
     assert split.train.targets.tolist() == [1, 2]
     assert split.test.targets.tolist() == [0]
     assert split.test.classes == 3
+    assert split.train.class_names == split.test.class_names == ("bee", "cat", "dog")
 
 
 def test_clients_follow_their_samples(save):
@@ -62,6 +63,20 @@ def test_classes_that_the_file_lacks_can_be_announced(save):
 
 
 @pytest.mark.parametrize(
+    ("arrays", "names"),
+    [
+        ({"y": Y}, ()),
+        ({"y": Y.astype(str)}, ("0", "1", "2")),
+        ({"y": Y.astype(str), "classes": 3}, ("0", "1", "2")),
+        ({"y": Y.astype(str), "classes": 4}, ()),  # nobody knows the fourth one's name
+    ],
+)
+def test_classes_have_names_where_the_labels_are_texts_that_name_them_all(save, arrays, names):
+    split = load_npz(save(x=X, **arrays), KEY)
+    assert split.train.class_names == split.test.class_names == names
+
+
+@pytest.mark.parametrize(
     ("arrays", "words"),
     [
         ({"x": X}, "no array y; it holds x of x, y, x_test"),
@@ -75,6 +90,7 @@ def test_classes_that_the_file_lacks_can_be_announced(save):
         ({"x": X, "y": np.where(Y == 1, np.nan, Y)}, "label nan of sample 1"),
         ({"x": X, "y": np.array([[name] for name in "aabbccddee"])}, r"labels of shape \[10, 1\]"),
         ({"x": X, "y": Y, "classes": 2}, "label 2 of sample 2: must be a whole number from 0 to 1"),
+        ({"x": X, "y": Y.astype(str), "classes": 2}, "label 2 of sample 2: must be a whole number from 0 to 1"),
         ({"x": X, "y": Y, "classes": 2.5}, "classes of type float64"),
         ({"x": X, "y": Y, "client": Y / 2}, "client of type float64 and shape"),
         ({"x": X, "y": Y, "client": Y[:3]}, r"owners \(clients\) of type int64 and shape \[3\]"),

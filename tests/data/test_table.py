@@ -32,6 +32,7 @@ def test_features_labels_and_clients_by_hand(write):
     assert (len(split.train), len(split.test)) == (2, 1)
     assert split.train.inputs.dtype == np.float32
     assert split.train.classes == 2
+    assert split.train.class_names == split.test.class_names == ("cat", "dog")
 
 
 def test_a_table_need_not_have_clients(write):
@@ -39,7 +40,9 @@ def test_a_table_need_not_have_clients(write):
 
 
 def test_whole_number_labels_are_numbered_by_size(write):
-    assert [row[1] for row in rows(load_csv(write("a,label\n1,10\n2,9\n3,2\n"), KEY))] == [2, 1, 0]
+    split = load_csv(write("a,label\n1,10\n2,9\n3,2\n"), KEY)
+    assert [row[1] for row in rows(split)] == [2, 1, 0]
+    assert split.train.class_names == ("2", "9", "10")
 
 
 def test_columns_of_other_names(write):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from baffle.report.charts import accuracy_chart, loss_chart
+from baffle.report.page import page
+from baffle.report.runs import read_runs
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 SETTINGS = (
     'dataset = "digits"\nmodel = "lenet"\nseed = 0\nshared = true\nbudgets = [64, 32]\n[optimizer]\nrate = 1e-2\n'
@@ -56,6 +64,43 @@ def summary(clients: int = 3) -> dict[str, object]:
     }
 
 
+class Page(HTMLParser):
+    """The page's elements, text and targets; refuses tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [value for _, name, value in self.attributes if name == attribute]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
 MakeRun = Callable[..., Path]
 
 
@@ -80,5 +125,17 @@ def make_run(tmp_path: Path) -> MakeRun:
         if finished:
             (folder / "summary.json").write_text(json.dumps(summary(clients)), encoding="utf-8")
         return folder
+
+    return make
+
+
+@pytest.fixture
+def report():
+    """Returns a function that makes the page, by default without its slow pictures, and parses it."""
+
+    def make(*folders: Path, pictures: bool = False) -> tuple[str, Page]:
+        runs = read_runs(folders)
+        text = page(runs, (accuracy_chart(runs), loss_chart(runs)) if pictures else ())
+        return text, Page(text)
 
     return make

@@ -1,8 +1,6 @@
 import ast
 import re
 import sys
-from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -10,60 +8,6 @@ import pytest
 import baffle.report
 from baffle.errors import DataError, MissingExtraError
 from baffle.report import write_report
-from baffle.report.charts import accuracy_chart, loss_chart
-from baffle.report.page import page
-from baffle.report.runs import read_runs
-
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-
-class Page(HTMLParser):
-    """The page's elements, text and targets; refuses tags that do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    def values(self, attribute: str) -> list[str]:
-        return [value for _, name, value in self.attributes if name == attribute]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-@pytest.fixture
-def report():
-    """Returns a function that makes the page, by default without its slow pictures, and parses it."""
-
-    def make(*folders: Path, pictures: bool = False) -> tuple[str, Page]:
-        runs = read_runs(folders)
-        text = page(runs, (accuracy_chart(runs), loss_chart(runs)) if pictures else ())
-        return text, Page(text)
-
-    return make
 
 
 def test_three_files_are_written_and_returned(make_run, tmp_path):
@@ -189,10 +133,10 @@ def test_the_surface_is_one_function():
 
 
 @pytest.mark.parametrize("source", sorted(Path(baffle.report.__path__[0]).glob("*.py")), ids=lambda path: path.name)
-def test_only_errors_and_extras_are_imported_from_the_rest(source):
+def test_only_errors_extras_and_the_status_are_imported_from_the_rest(source):
     nodes = list(ast.walk(ast.parse(source.read_text(encoding="utf-8"))))
     names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     own = {name for name in names if name.startswith("baffle") and not name.startswith("baffle.report.")}
-    assert own <= {"baffle.errors", "baffle.extras"}
+    assert own <= {"baffle.errors", "baffle.extras", "baffle.status"}
     assert not {name.partition(".")[0] for name in names} & {"torch", "numpy"}

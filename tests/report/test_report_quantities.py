@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from baffle.report.quantities import count, duration, percent, plain, size
+from baffle.report.quantities import brief, count, duration, percent, plain, size
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,9 @@ from baffle.report.quantities import count, duration, percent, plain, size
         (size(999.6), "1 kB", "999.6 bytes"),
         (size(412_316_860), "412 MB", "412,316,860 bytes"),
         (size(5e16), "50,000 TB", "50,000,000,000,000,000 bytes"),
+        (brief(0.2146), "215 ms", "0.2146 seconds"),
+        (brief(9.9), "9,900 ms", "9.9 seconds"),
+        (brief(12.5), "12.5 s", "12.5 seconds"),
         (duration(3.24), "3.2 s", "3.24 seconds"),
         (duration(99.96), "1 min 40 s", "99.96 seconds"),
         (duration(132.4), "2 min 12 s", "132.4 seconds"),
@@ -33,7 +36,7 @@ def test_a_number_reads_short_and_keeps_its_exact_value(quantity, text, exact):
     assert (quantity.text, quantity.exact) == (text, exact)
 
 
-@pytest.mark.parametrize("show", [percent, plain, size, duration, lambda value: count(value, "rounds")])
+@pytest.mark.parametrize("show", [percent, plain, size, brief, duration, lambda value: count(value, "rounds")])
 def test_what_is_not_finite_says_so(show):
     assert show(math.nan).exact == "not known"
     assert (show(math.inf).text, show(math.inf).exact) == ("+inf", "not finite")

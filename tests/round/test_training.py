@@ -168,6 +168,9 @@ class _Without:
     def __init__(self, engine, number: int) -> None:
         self.engine, self.number = engine, number
 
+    def present(self):
+        return self.engine.present()
+
     def gather(self, plan, parameters):
         reports = self.engine.gather(plan, parameters)
         return [data for client, data in zip(plan.cohort, reports, strict=True) if client != self.number]

@@ -81,13 +81,16 @@ def show(options: argparse.Namespace) -> None:
 
 def _told(path: Path) -> None:
     """Print what the certificate at `path` says, and warn where it can't be used, or not for long."""
+    certificate = _read(path)
     try:
-        found = certificates.about(_read(path), _now())
+        found = certificates.about(certificate, _now())
     except SettingsError as error:
         raise SettingsError("path", str(path), error.rule) from None
     print(f"file        {path}")
     print(f"for         {found.purpose}")
     print(f"issued by   {found.issuer}")
+    if found.issues:
+        print(f"fingerprint {certificates.fingerprint(certificate)}")
     print(f"lasts       {_days(found.days)}, until {found.ends:%Y-%m-%d %H:%M} UTC")
     if found.wrong:
         log.warning("%s %s", path, found.wrong)

@@ -7,20 +7,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from baffle import __version__
-from baffle.cli import export, inspect, keys, train
+from baffle.cli import export, inspect, join, keys, serve, status, train
+from baffle.cli.settings import add_settings
 from baffle.errors import BaffleError
-from baffle.experiment import FIELDS, Experiment, about, defaults
-
-_SECTIONS = {
-    "data": "data and clients",
-    "model": "model and machine",
-    "method": "method (defaults as in algorithm = 'baffle')",
-    "round": "rounds",
-    "run": "run",
-}
 
 
 def entry() -> None:
@@ -56,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"baffle {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_serve(commands)
+    _add_join(commands)
+    _add_status(commands)
     _add_folder(commands, "replay", inspect.replay, "rebuild the model from a run's ledger alone and compare digests")
     _add_folder(commands, "verify", inspect.verify, "check that every byte of a run's ledger is as it was written")
     report = _add_folder(
@@ -74,6 +69,61 @@ def _add_folder(commands: Any, name: str, command: Any, text: str, count: str | 
     parser.add_argument("folder", type=Path, nargs=count, metavar="DIR", help="a run's folder")
     parser.set_defaults(command=command)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    text = "serve a run to clients that join over the network"
+    parser = commands.add_parser(
+        "serve",
+        allow_abbrev=False,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. Stopped or killed at any moment, the same command goes on with the "
+        "run. Every setting is a line of TOML and a flag; a flag overrules the file.",
+    )
+    parser.set_defaults(command=serve.serve)
+    add = parser.add_argument
+    add("experiment", type=Path, nargs="?", metavar="EXPERIMENT.toml", help="settings, one a line")
+    add("--listen", nargs="+", default=["127.0.0.1:7447"], metavar="HOST:PORT", help="addresses [127.0.0.1:7447]")
+    add("--keys", type=Path, metavar="DIR", help="folder that `baffle keys server` made")
+    add("--insecure", action="store_true", help="no keys and no encryption: for tests, on loopback only")
+    add("--wait", type=int, default=0, metavar="N", help="clients that must be there to begin a new run [the quorum]")
+    add("--deadline", type=float, default=60.0, metavar="S", help="that a cohort has to answer, in seconds [60]")
+    add("--admit", metavar="NUMBERS", help="clients that may join, such as 0-4,7 [all with a certificate]")
+    replay = "missed rounds beyond which a client gets a snapshot, in bytes [the size of a snapshot]"
+    add("--replay", type=int, default=-1, metavar="BYTES", help=replay)
+    add("--linger", type=float, default=30.0, metavar="S", help="to tell clients that the run is over, in seconds [30]")
+    add("--no-report", action="store_true", help="do not make report.html at the end")
+    reproducible = "secrets follow from the seed, as in a simulation: for tests and research, not private"
+    add("--reproducible", action="store_true", help=reproducible)
+    add_settings(parser)
+
+
+def _add_join(commands: Any) -> None:
+    text = "take part in a run that a server gives"
+    parser = commands.add_parser(
+        "join",
+        allow_abbrev=False,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}, until it is over. Killed at any moment, or away for any time, the "
+        "same command catches up and goes on.",
+    )
+    parser.set_defaults(command=join.join)
+    add = parser.add_argument
+    add("server", metavar="HOST:PORT", help="where it listens")
+    add("--keys", type=Path, metavar="DIR", help="folder that `baffle keys client` made")
+    add("--insecure", action="store_true", help="no keys and no encryption: for tests, on loopback only")
+    add("--number", type=int, metavar="N", help="the client's number with --insecure; else the certificate has it")
+    add("--data", type=Path, metavar="FILE", help="the client's samples, .npz or .csv [its share of the experiment's]")
+    add("--state", type=Path, metavar="DIR", help="where it keeps its state [baffle-client-NUMBER]")
+    add("--save-every", type=float, default=60.0, metavar="S", help="least time between two saved states [60]")
+    reproducible = "batches and rounding follow from the experiment's seed: for tests and research"
+    add("--reproducible", action="store_true", help=reproducible)
+    add_settings(parser, join.OWN)
+
+
+def _add_status(commands: Any) -> None:
+    parser = _add_folder(commands, "status", status.status, "show where a served run is and how each client does")
+    parser.add_argument("--json", action="store_true", help="print what the server wrote, and its age in seconds")
 
 
 def _add_export(commands: Any) -> None:
@@ -147,32 +197,4 @@ def _add_train(commands: Any) -> None:
         "--resume", type=Path, metavar="DIR", help="go on with the run in this folder; only --rounds may change"
     )
     parser.add_argument("--no-report", action="store_true", help="do not make report.html at the end")
-    shown = defaults("baffle", {})
-    groups = {name: parser.add_argument_group(title) for name, title in _SECTIONS.items()}
-    for field in Experiment.__struct_fields__:
-        told = about(field)
-        default = shown[field] if field in shown else _default(field)
-        groups[told.section].add_argument(
-            "--" + field.replace("_", "-"),
-            dest=field,
-            metavar=_metavar(field),
-            default=argparse.SUPPRESS,
-            help=f"{told.text}{told.unit and f', in {told.unit}'} [{_text(default)}]".replace("%", "%%"),
-        )
-
-
-def _default(field: str) -> Any:
-    names = Experiment.__struct_fields__
-    return Experiment.__struct_defaults__[names.index(field) - len(names)]
-
-
-def _metavar(field: str) -> str:
-    kind = get_args(FIELDS[field])[0]
-    choices = get_args(kind) if getattr(kind, "__origin__", None) is not tuple else ()
-    return "|".join(choices) if choices and all(isinstance(c, str) for c in choices) else field.upper()
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, cast("tuple[object, ...]", value)))
-    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+    add_settings(parser)

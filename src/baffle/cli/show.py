@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -81,6 +82,14 @@ def show_result(result: Result, out: Path) -> None:
     for name, value in _rows(result, out):
         table.add_row(name, str(value))
     Console(highlight=False).print(table, soft_wrap=True)
+
+
+def make_report(out: Path) -> None:
+    """Make a run's page, where the packages for it are installed."""
+    if find_spec("matplotlib") is not None:
+        from baffle.report import write_report
+
+        print(f"report      {write_report([out], out / 'report.html')[0]}")
 
 
 def _rows(result: Result, out: Path) -> list[tuple[str, Any]]:

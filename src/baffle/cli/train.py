@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from baffle.cli.show import Display, show_result
+from baffle.cli.daemon import Interrupted
+from baffle.cli.settings import flags_of
+from baffle.cli.show import Display, make_report, show_result
 from baffle.errors import SettingsError
-from baffle.experiment import Experiment, check, read, read_toml
-
-
-class Interrupted(KeyboardInterrupt):
-    """A run was stopped by its user; the text says how to go on."""
-
+from baffle.experiment import Experiment, read, read_toml
 
 _ONLY_WITH_RESUME = {"rounds"}
 
 
 def train(options: argparse.Namespace) -> None:
     """Train, or go on training, and leave a run's folder behind."""
-    flags = {name: check(name, value, text=True) for name, value in _flags(options).items()}
+    flags = flags_of(options)
     if options.resume is not None:
         experiment, out = _resumed(options, flags), options.resume
     else:
         experiment = read(read_toml(options.experiment) if options.experiment else {}, flags)
         out = Path(experiment.out) if experiment.out else _free(Path("runs"), experiment)
     _run(experiment, out, resume=options.resume is not None)
-    if not options.no_report and find_spec("matplotlib") is not None:
-        from baffle.report import write_report
-
-        print(f"report      {write_report([out], out / 'report.html')[0]}")
+    if not options.no_report:
+        make_report(out)
 
 
 def _run(experiment: Experiment, out: Path, *, resume: bool) -> None:
@@ -49,10 +43,6 @@ def _run(experiment: Experiment, out: Path, *, resume: bool) -> None:
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; go on with: baffle train --resume {out}") from None
     show_result(result, out)
-
-
-def _flags(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if name in Experiment.__struct_fields__}
 
 
 def _resumed(options: argparse.Namespace, flags: dict[str, Any]) -> Experiment:

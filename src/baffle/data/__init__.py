@@ -10,6 +10,7 @@ from baffle.data.idx import load_idx
 from baffle.data.images import resize
 from baffle.data.load import default_folder, load
 from baffle.data.npz import load_npz
+from baffle.data.own import load_own
 from baffle.data.partition import Indices, by_owner, dirichlet, iid, shards
 from baffle.data.table import load_csv
 
@@ -31,6 +32,7 @@ __all__ = [
     "load_digits",
     "load_idx",
     "load_npz",
+    "load_own",
     "resize",
     "shards",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +19,8 @@ class Dataset:
     """N labelled samples of one shape.
 
     Raises:
-        DataError: there is no sample; lengths differ; an input is NaN or infinite; a label is not one of the classes.
+        DataError: there is no sample; lengths differ; an input is NaN or infinite; a label is not one of the classes;
+            there are names of classes, but not one for each.
     """
 
     inputs: np.ndarray
@@ -38,6 +41,10 @@ class Dataset:
     owner_names: tuple[str, ...] = ()
     """The clients' names by number, where they have names."""
 
+    class_names: tuple[str, ...] = ()
+    """The classes' names by number, where they have names: for labels that were strings in .npz, and for .csv labels
+    always. Empty or one for each class, no two alike."""
+
     def __post_init__(self) -> None:
         inputs = _numbers(self.inputs)
         if inputs.ndim == 0 or len(inputs) == 0:
@@ -45,6 +52,7 @@ class Dataset:
         _refuse_nonfinite(inputs)
         if not math.isfinite(self.scale) or (self.scale != 1.0 and inputs.dtype != np.uint8):
             raise DataError(f"scale = {self.scale}: must be finite, and 1 where the inputs are not uint8")
+        check_class_names(self.class_names, self.classes)
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "targets", _labels(self.targets, len(inputs), self.classes))
         if self.owners is not None:
@@ -102,6 +110,14 @@ def hold_out(dataset: Dataset, share: float, key: Key) -> Split:
     held = np.zeros(len(dataset), bool)
     held[key.generator().choice(len(dataset), count, replace=False)] = True
     return Split(_part(dataset, ~held), _part(dataset, held))
+
+
+def check_class_names(names: Sequence[str], classes: int) -> None:
+    """Raise DataError: there are names of classes, but not one for each, or two alike."""
+    if names and len(names) != classes:
+        raise DataError(f"{len(names)} names of classes, but {classes} classes: must be none, or one for each class")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"name of classes {twice[0]!r}: must stand for one class alone")
 
 
 def _part(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:

@@ -23,3 +23,32 @@ def numbered(values: Sequence[str | int]) -> tuple[NDArray[np.int64], tuple[str,
     order = sorted(set(keys))
     number = {value: index for index, value in enumerate(order)}
     return np.array([number[value] for value in keys], np.int64), tuple(map(str, order))
+
+
+def looked_up(values: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Return each value's place in `names`, which are as `numbered` returns them; -1 where it is none of them.
+
+    They are compared as whole numbers where all names are whole numbers, else as texts.
+
+    >>> looked_up(["09", "10", "cat"], ["9", "10"])
+    array([ 0,  1, -1])
+    """
+    key = _whole if are_whole(names) else str
+    number = {key(name): index for index, name in enumerate(names)}
+    return np.array([number.get(key(value), -1) for value in values], np.int64)
+
+
+def are_whole(names: Sequence[str]) -> bool:
+    """Return whether there are names, all of them whole numbers.
+
+    >>> are_whole(["1", "2"]), are_whole(["1", "cat"]), are_whole([])
+    (True, False, False)
+    """
+    return bool(names) and all(isinstance(_whole(name), int) for name in names)
+
+
+def _whole(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text

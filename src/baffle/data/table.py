@@ -26,22 +26,53 @@ def load_csv(path: Path, key: Key, *, label_column: str = "label", client_column
     """Return the table of a .csv file (UTF-8, a header row), a random fifth of its rows held out.
 
     Every column but the two named is a feature and must be finite numbers: samples [columns], float32, as they are.
-    Labels and clients are whole numbers or strings, numbered in sorted order. A table without a column "client" has
-    no clients; any other `client_column` must be there.
+    Labels and clients are whole numbers or strings, numbered in sorted order and then the names of classes and clients.
+    A table without a column "client" has no clients; any other `client_column` must be there.
 
     Raises:
         DataError: the file can't be read, a column is missing, or a cell is not a number; the text says where.
     """
     try:
-        table = _table(path, label_column, client_column)
+        table = read_table(path, label_column, client_column)
         labels, classes = numbered(table.labels)
         owners, names = numbered(table.clients) if table.clients else (None, ())
-        inputs = np.frombuffer(table.cells, np.float32).reshape(len(labels), -1) if table.cells else np.empty((0, 1))
-        return hold_out(Dataset(inputs, labels, len(classes), owners=owners, owner_names=names), HELD_OUT, key)
+        dataset = Dataset(table.inputs, labels, len(classes), owners=owners, owner_names=names, class_names=classes)
+        return hold_out(dataset, HELD_OUT, key)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's rows, filled one by one."""
+
+    cells: array[float] = field(default_factory=lambda: array("f"))
+    """The features, row by row."""
+
+    labels: list[str] = field(default_factory=list[str])
+    """Each row's label, as it is written."""
+
+    clients: list[str] = field(default_factory=list[str])
+    """Each row's client, as it is written; empty where the table has no clients."""
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """The features [rows, columns], float32, not copied."""
+        if not self.labels:
+            return np.empty((0, 1), np.float32)
+        return np.frombuffer(self.cells, np.float32).reshape(len(self.labels), -1)
+
+
+def read_table(path: Path, label_column: str, client_column: str) -> Table:
+    """Return a .csv file's rows; a `client_column` other than "client" must be there.
+
+    Raises:
+        DataError: as `load_csv`, but the text does not name the file.
+    """
+    try:
+        return _rows(path, label_column, client_column)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: can't be read as .csv: {error}") from None
+        raise DataError(f"can't be read as .csv: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +83,6 @@ class _Columns:
     label: int
     client: int | None
     features: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table's rows, filled one by one."""
-
-    cells: array[float] = field(default_factory=lambda: array("f"))
-    labels: list[str] = field(default_factory=list[str])
-    clients: list[str] = field(default_factory=list[str])
 
 
 def _columns(names: list[str], label: str, client: str) -> _Columns:
@@ -76,8 +98,8 @@ def _columns(names: list[str], label: str, client: str) -> _Columns:
     return _Columns(names, names.index(label), names.index(client) if client in names else None, features)
 
 
-def _table(path: Path, label: str, client: str) -> _Table:
-    table = _Table()
+def _rows(path: Path, label: str, client: str) -> Table:
+    table = Table()
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True, skipinitialspace=True)
         columns = _columns(next(rows, list[str]()), label, client)
@@ -87,7 +109,7 @@ def _table(path: Path, label: str, client: str) -> _Table:
     return table
 
 
-def _append(table: _Table, columns: _Columns, row: list[str], line: int) -> None:
+def _append(table: Table, columns: _Columns, row: list[str], line: int) -> None:
     if len(row) != len(columns.names):
         raise DataError(f"line {line}: {len(row)} cells where the header has {len(columns.names)}")
     table.cells.extend(_number(row[index], columns.names[index], line) for index in columns.features)

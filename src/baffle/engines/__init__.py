@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from baffle.engines.local import Local
@@ -11,6 +12,10 @@ from baffle.parameters import Vector
 
 class Engine(Protocol):
     """Carries a round; holds no method and decides nothing."""
+
+    def present(self) -> Sequence[int] | None:
+        """Return the numbers of the clients that can be asked, ascending; None is all. May wait for them."""
+        ...
 
     def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
         """Return the encoded reports that came in for `plan`, given θ [n] at its version."""

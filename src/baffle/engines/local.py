@@ -30,6 +30,9 @@ class Local:
     chance: Key | None = None
     """What decides who does not; needed if `unavailable` is above 0."""
 
+    def present(self) -> None:
+        """Return None: all clients can be asked."""
+
     def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
         """Return the encoded reports of the clients that are there."""
         there = present(plan, self.clients, self.unavailable, self.chance)

@@ -69,6 +69,9 @@ class Ray:
             self._crew.close()
             self._crew = None
 
+    def present(self) -> None:
+        """Return None: all clients can be asked."""
+
     def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
         """Return the encoded reports of the clients that are there."""
         if self._crew is None:

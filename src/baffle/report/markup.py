@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NewType
 
 from baffle.report.palette import Stroke
@@ -47,6 +47,12 @@ def table(caption: str, head: Sequence[Markup], rows: Sequence[Sequence[Markup]]
         f"<table><caption>{escape(caption)}</caption>\n"
         f"<thead><tr>{''.join(head)}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def facts(told: Mapping[str, str]) -> Markup:
+    """Return a list of names and what is told of each."""
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in told.items())
+    return Markup(f'<dl class="facts">{items}</dl>')
 
 
 def swatch(stroke: Stroke) -> Markup:

@@ -8,7 +8,8 @@ from importlib.resources import files
 
 from baffle.report.charts import ABSCISSAE, Chart
 from baffle.report.figures import panels
-from baffle.report.markup import Markup, escape, swatch
+from baffle.report.markup import Markup, escape, facts, swatch
+from baffle.report.network import network_section
 from baffle.report.palette import DARK, LIGHT
 from baffle.report.quantities import count, percent, size
 from baffle.report.runs import Run, differing
@@ -18,8 +19,6 @@ from baffle.report.tables import clients_table, differences_table, settings_tabl
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 _WORDS = """\
-<section id="reading"><h2>What the numbers mean</h2>
-<dl class="words">
 <dt>For one client</dt><dd>Forwards, upload and download are totals since the run began, averaged over all
 clients, those that were never asked included. What each one did is in its run's table of clients.</dd>
 <dt>Forward equivalent</dt><dd>One full forward pass of the model over one sample. A probe of a block counts the share
@@ -33,7 +32,14 @@ about the machine it ran on; the other counts are the same on any.</dd>
 <dt>Digest</dt><dd>A fingerprint of the final plain weights: two runs with the same digest ended with the same
 model, bit for bit. Only its first digits stand in the first table.</dd>
 <dt>Exact values</dt><dd>Point at a rounded number to see it in full.</dd>
-</dl></section>"""
+"""
+
+_NETWORK_WORDS = """\
+<dt>Clients over the network</dt><dd>As the server saw them at the time that is given. Version is the number of
+rounds in a client's weights. Upload and download are the bytes of all messages, signatures and questions included.
+Latency is the median time from a call to its report; evaluation is how long the last report took to make, by the
+client's own clock. Late reports came after their round had closed; duplicates are messages that came again.</dd>
+"""
 
 
 def page(runs: Sequence[Run], charts: Sequence[Chart]) -> str:
@@ -50,7 +56,7 @@ def page(runs: Sequence[Run], charts: Sequence[Chart]) -> str:
         *(_figure(chart) for chart in charts),
         *([_comparison(runs, differences)] if len(runs) > 1 else []),
         *(_section(index, run, differences) for index, run in enumerate(runs, 1)),
-        _WORDS,
+        _reading(runs),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -114,18 +120,22 @@ def _section(index: int, run: Run, differences: Sequence[str]) -> Markup:
     return Markup(
         f'<section id="run-{index}" class="run"><h2>{escape(run.name)}</h2>\n{_facts(run)}\n'
         f'<div class="pair"><div>{settings_table(run, differences)}</div>\n'
-        f'<div class="clients">{listed}</div></div></section>'
+        f'<div class="clients">{listed}</div></div>\n{network_section(run)}</section>'
     )
+
+
+def _reading(runs: Sequence[Run]) -> Markup:
+    words = _WORDS + (_NETWORK_WORDS if any(run.status for run in runs) else "")
+    return Markup(f'<section id="reading"><h2>What the numbers mean</h2>\n<dl class="words">\n{words}</dl></section>')
 
 
 def _facts(run: Run) -> Markup:
     outcome = run.outcome
-    facts = {
+    told = {
         "Folder": str(run.folder),
         "Trained parameters": count(outcome.parameters, "").exact.strip(),
         "Accuracy of the plain weights": percent(run.points[-1].accuracy_last).text,
         "Digest": outcome.digest or "not known",
         "Ledger's digest": outcome.ledger_digest or "not known",
     }
-    items = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    return Markup(f'<dl class="facts">{items}</dl>')
+    return facts(told)

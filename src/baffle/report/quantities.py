@@ -36,6 +36,13 @@ def size(value: float) -> Quantity:
     return _unknown(value) or Quantity(_scaled(value, ("B", "kB", "MB", "GB", "TB"), " "), f"{_exact(value)} bytes")
 
 
+def brief(seconds: float) -> Quantity:
+    """Return seconds in milliseconds below ten seconds, then as `duration` does."""
+    if abs(seconds) < 10:
+        return Quantity(f"{1000 * seconds:,.0f} ms", f"{_exact(seconds)} seconds")
+    return duration(seconds)
+
+
 def duration(seconds: float) -> Quantity:
     """Return seconds as such below a hundred, then minutes and seconds, then hours and minutes."""
     if unknown := _unknown(seconds):

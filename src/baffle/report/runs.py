@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from baffle.errors import DataError
+from baffle.errors import DataError, SettingsError
 from baffle.report.files import read_points, read_settings, read_summary
 from baffle.report.records import Point, Summary, standing
+from baffle.status import NAME, Status, read_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Run:
     outcome: Summary
     finished: bool
     """Whether the run wrote its summary; else `outcome` is where it stands."""
+    status: Status | None = None
+    """What its server told last of clients over the network; None where it has none, or none that can be read."""
+    without: str = ""
+    """Why a status that is there can't be read."""
 
     def setting(self, *names: str) -> str:
         """Return the first of the settings `names` that is there, else nothing."""
@@ -65,6 +70,7 @@ def _read(folder: Path, name: str) -> Run:
         raise DataError(f"{folder}: there is no such folder")
     points = read_points(folder / "metrics.jsonl")
     summary = read_summary(folder / "summary.json")
+    status, without = _status(folder)
     return Run(
         name=name,
         folder=folder,
@@ -72,7 +78,19 @@ def _read(folder: Path, name: str) -> Run:
         points=points,
         outcome=summary or standing(points[-1]),
         finished=summary is not None,
+        status=status,
+        without=without,
     )
+
+
+def _status(folder: Path) -> tuple[Status | None, str]:
+    """Return a run's status, or why there is none: it may not have outlasted a power failure, unlike all the rest."""
+    if not (folder / NAME).exists():
+        return None, ""
+    try:
+        return read_status(folder), ""
+    except SettingsError as error:
+        return None, f"It {error.rule}."
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -22,7 +22,7 @@ _CLIENTS = ("Client", *_CLIENT_NUMBERS)
 def summary_table(runs: Sequence[Run]) -> Markup:
     """Return the table of runs: a line each, with the sample of its line in the charts."""
     rows = [_summary_row(index, run) for index, run in enumerate(runs)]
-    return table("Outcome. Counts are means for one client.", _heads(_SUMMARY, _SUMMARY_NUMBERS), rows)
+    return table("Outcome. Counts are means for one client.", heads(_SUMMARY, _SUMMARY_NUMBERS), rows)
 
 
 def differences_table(runs: Sequence[Run], names: Sequence[str]) -> Markup:
@@ -31,7 +31,7 @@ def differences_table(runs: Sequence[Run], names: Sequence[str]) -> Markup:
         [row_header(escape(name)), *(_setting_cell(run.settings.get(name), differs=False) for run in runs)]
         for name in names
     ]
-    return table("Settings that differ between the runs.", _heads(["Setting", *(run.name for run in runs)]), rows)
+    return table("Settings that differ between the runs.", heads(["Setting", *(run.name for run in runs)]), rows)
 
 
 def settings_table(run: Run, highlighted: Collection[str]) -> Markup:
@@ -41,22 +41,28 @@ def settings_table(run: Run, highlighted: Collection[str]) -> Markup:
         for name, value in run.settings.items()
     ]
     note = " ◆ marks what differs between the runs." if highlighted else ""
-    return table(f"Settings.{note}", _heads(("Setting", "Value")), rows)
+    return table(f"Settings.{note}", heads(("Setting", "Value")), rows)
 
 
 def clients_table(clients: Sequence[Client]) -> Markup:
     """Return what each client did, the first `CLIENTS_SHOWN` of them, and how many more there are."""
     shown = clients[:CLIENTS_SHOWN]
     rows = [_client_row(client) for client in shown]
-    made = table("Clients. Answered and left out count rounds.", _heads(_CLIENTS, _CLIENT_NUMBERS), rows)
-    rest = len(clients) - len(shown)
-    if not rest:
-        return made
-    note = f"The first {len(shown):,} of {len(clients):,} clients; {rest:,} are not listed here."
-    return Markup(f'{made}\n<p class="note">{note}</p>')
+    made = table("Clients. Answered and left out count rounds.", heads(_CLIENTS, _CLIENT_NUMBERS), rows)
+    return Markup(made + unlisted(len(clients)))
 
 
-def _heads(names: Sequence[str], numeric: Collection[str] = ()) -> list[Markup]:
+def unlisted(clients: int) -> Markup:
+    """Return how many of `clients` a table of the first `CLIENTS_SHOWN` leaves out; nothing where it has them all."""
+    rest = clients - CLIENTS_SHOWN
+    if rest <= 0:
+        return Markup("")
+    note = f"The first {CLIENTS_SHOWN:,} of {clients:,} clients; {rest:,} are not listed here."
+    return Markup(f'\n<p class="note">{note}</p>')
+
+
+def heads(names: Sequence[str], numeric: Collection[str] = ()) -> list[Markup]:
+    """Return columns' heads, those in `numeric` over numbers."""
     return [header(name, numeric=name in numeric) for name in names]
 
 

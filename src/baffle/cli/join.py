@@ -1,0 +1,96 @@
+"""`baffle join`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from baffle import checks
+from baffle.cli.daemon import until_told_to_stop
+from baffle.cli.settings import flags_of
+from baffle.cli.show import size
+from baffle.errors import SettingsError
+
+OWN = ("model", "runtime", "data_dir", "label_column", "device", "threads", "chunk", "memory")
+"""Settings that a client may choose for itself."""
+_TELL = 30.0
+"""Seconds between two lines about how far the client is."""
+
+log = logging.getLogger("baffle")
+
+
+def join(options: argparse.Namespace) -> None:
+    """Take part in the run of a server until it is over."""
+    with until_told_to_stop("stopped; the same command goes on"):
+        _join(options)
+
+
+def _join(options: argparse.Namespace) -> None:
+    from baffle.engines.network.diagnose import why
+    from baffle.engines.network.home import Home
+    from baffle.engines.network.keyring import ClientKeys
+    from baffle.engines.network.member import Member
+    from baffle.engines.network.zenoh import ZenohClient
+    from baffle.joining import equip
+    from baffle.kernels import fastest
+
+    keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC))
+    number = _number(options, None if keys is None else keys.number)
+    own = flags_of(options)
+    session = secrets.token_bytes(8)
+    with Home(options.state or Path(f"baffle-client-{number}")) as home:
+        private = home.private()
+        with ZenohClient(options.server, keys, session.hex()) as line:
+            member = Member(
+                ask=line.ask,
+                number=number,
+                certificate=b"" if keys is None else keys.sign_certificate,
+                sign=(lambda _: b"") if keys is None else keys.signer.sign,
+                home=home,
+                equip=lambda welcome: equip(
+                    welcome, number, private, own, data=options.data, reproducible=options.reproducible
+                ),
+                kernels=fastest(),
+                why=lambda: "" if line.connected else why(options.server, keys, datetime.now(UTC)),
+                told=_Teller(),
+                save_seconds=options.save_every,
+                session=session,
+            )
+            log.info("joining %s as client %d", options.server, number)
+            member.run()
+
+
+class _Teller:
+    """Says now and then how far the client is."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, where: Any) -> None:
+        if time.monotonic() - self._last >= _TELL:
+            self._last = time.monotonic()
+            log.info(
+                "round %d, %d answered, %s up, %s down", where.round, where.answered, size(where.up), size(where.down)
+            )
+
+
+def _keys(folder: Path | None) -> Path:
+    if folder is None:
+        raise SettingsError("keys", None, "must name a folder that `baffle keys client` made, or --insecure for tests")
+    return folder
+
+
+def _number(options: argparse.Namespace, certified: int | None) -> int:
+    if certified is not None:
+        if options.number not in (None, certified):
+            raise SettingsError("number", options.number, f"is {certified} in the certificate; leave it out")
+        return certified
+    if options.number is None:
+        raise SettingsError("number", None, "must be given with --insecure, from 0")
+    checks.at_least("number", options.number, 0)
+    return int(options.number)

@@ -1,0 +1,225 @@
+"""What a client and its server say to each other, and its bytes.
+
+A client asks and the server answers, never the other way round: whoever does not ask is owed at most one message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from baffle.errors import ReportError
+from baffle.messages import Aggregate, Count, Number, encode
+
+PARK = 10.0
+"""Seconds after which the server answers a client for which there is nothing to do."""
+PART = 256 * 1024
+"""Most bytes of a snapshot, or of steps, in one message."""
+CHECK = 8
+"""Bytes of a digest that tells an accident, where nobody gains by a forgery."""
+
+Session: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
+"""Random name of a client's process."""
+Check: TypeAlias = Annotated[bytes, Meta(min_length=CHECK, max_length=CHECK)]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
+    """A client's first words, twice: the second time with the server's challenge, which makes it fresh."""
+
+    protocol: int
+    software: Annotated[str, Meta(max_length=64)]
+    certificate: Annotated[bytes, Meta(max_length=16_384)]
+    """Of the key that signs, PEM; empty without keys."""
+    challenge: Annotated[bytes, Meta(max_length=16)]
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True, tag="turn"):
+    """Where a client is, its report if it has one, and the question what is next."""
+
+    serial: Count
+    """Greater in every message of a process."""
+    run: Annotated[bytes, Meta(max_length=CHECK)]
+    """Of which run its state is; empty when it has none."""
+    version: Count | None
+    """Of its θ; None asks for a snapshot."""
+    samples: Number
+    """That it holds."""
+    report: bytes
+    """An encoded report, or nothing."""
+    spent: Count
+    """Milliseconds that the report took to make."""
+
+
+class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
+    """Asks for a part of a snapshot."""
+
+    digest: bytes
+    offset: Count
+
+
+Words: TypeAlias = Hello | Turn | Fetch
+
+
+class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A client's words, under its signature."""
+
+    client: Count
+    session: Session
+    signature: Annotated[bytes, Meta(max_length=64)]
+    """Of session ‖ body; empty without keys."""
+    body: bytes
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A round that counts, for whoever has been in step so far."""
+
+    round: Count
+    attempt: Count
+    cohort: bytes
+    """A bit for each client, lowest first; empty is all."""
+    aggregate: Aggregate
+    check: Check
+    """Of θ after the round."""
+
+
+class Challenge(msgspec.Struct, frozen=True, array_like=True, tag="challenge"):
+    """To be said back."""
+
+    challenge: bytes
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What the samples of all clients have in common."""
+
+    shape: tuple[int, ...]
+    """Of one sample."""
+    classes: int
+    """≥ 1."""
+    class_names: tuple[str, ...] = ()
+    """By number, where they have names."""
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
+    """The client is admitted."""
+
+    settings: dict[str, Any]
+    """The experiment's."""
+    kind: Kind
+    time: float
+    """The server's clock, seconds since 1970."""
+
+
+class Stranger(msgspec.Struct, frozen=True, array_like=True, tag="stranger"):
+    """The server does not know this process: it has to say hello."""
+
+
+class Begin(msgspec.Struct, frozen=True, array_like=True, tag="begin"):
+    """The run, with its secret: what a client starts from."""
+
+    header: bytes
+    anew: bool
+    """Whether a state that the client has is of no use."""
+
+
+class Steps(msgspec.Struct, frozen=True, array_like=True, tag="steps"):
+    """Rounds that the client missed; more may follow."""
+
+    steps: tuple[Step, ...]
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, tag="call"):
+    """Rounds that the client missed, and one to answer: the plan follows from the state."""
+
+    steps: tuple[Step, ...]
+    round: Count
+    attempt: Count
+    cohort: bytes
+    check: Check
+    """Of the plan."""
+
+
+class Offer(msgspec.Struct, frozen=True, array_like=True, tag="offer"):
+    """A snapshot to fetch, for a client that missed too much."""
+
+    version: Count
+    size: Number
+    digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, tag="part"):
+    """A part of a snapshot."""
+
+    data: bytes
+
+
+class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
+    """That snapshot is no longer kept."""
+
+
+class Wait(msgspec.Struct, frozen=True, array_like=True, tag="wait"):
+    """Nothing to do: ask again."""
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
+    """The run is over."""
+
+    steps: tuple[Step, ...]
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
+    """The client's words are not accepted."""
+
+    reason: str
+    final: bool
+    """Whether asking again can't help."""
+
+
+Reply: TypeAlias = Challenge | Welcome | Stranger | Begin | Steps | Call | Offer | Part | Gone | Wait | Done | Refused
+
+_WORDS: msgspec.msgpack.Decoder[Words] = msgspec.msgpack.Decoder(Words)
+_REPLY: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def sealed(client: int, session: bytes, words: Words, sign: Callable[[bytes], bytes]) -> bytes:
+    """Return a client's words as they travel."""
+    body = encode(words)
+    return encode(Signed(client, session, sign(session + body), body))
+
+
+def opened(message: Signed) -> Words:
+    """Return what is in a message whose signature holds.
+
+    Raises:
+        ReportError: it is nothing that a client says.
+    """
+    return _decoded(_WORDS, message.body, "client's words")
+
+
+def heard(data: bytes) -> Reply:
+    """Return a server's reply.
+
+    Raises:
+        ReportError: it is none.
+    """
+    return _decoded(_REPLY, data, "server's reply")
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Any], data: bytes, what: str) -> Any:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ReportError(f"no {what}: {error}") from None
+
+
+def run_name(header: bytes) -> bytes:
+    """Return a run's public name, from its encoded header."""
+    return hashlib.blake2b(header, digest_size=CHECK, person=b"baffle-run").digest()
+
+
+def check_of(data: bytes) -> bytes:
+    """Return what tells an accident to `data`."""
+    return hashlib.blake2b(data, digest_size=CHECK, person=b"baffle-check").digest()

@@ -1,0 +1,140 @@
+"""A client's folder: its private randomness, and its state of each run, so that it can be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from baffle.errors import BaffleError, LedgerError, SettingsError
+from baffle.header import Header
+from baffle.keys import BYTES, Key
+from baffle.messages import decode
+from baffle.server import State
+from baffle.snapshots import read_snapshot, snapshots, write_atomically, write_snapshot
+
+_PRIVATE = "private"
+_HEADER = "header"
+
+log = logging.getLogger("baffle")
+
+
+@dataclass(slots=True)
+class Home:
+    """What a client keeps on its disk.
+
+    Raises:
+        SettingsError: another process uses the folder, or it can't be written.
+    """
+
+    folder: Path
+    _lock: BinaryIO | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("wb")
+        except OSError as error:
+            raise SettingsError("state", str(self.folder), f"can't be written: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise SettingsError("state", str(self.folder), "is in use by another process") from None
+
+    def __enter__(self) -> Home:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def private(self) -> Key:
+        """Return the key of the client's own randomness, made by the operating system when it is first asked for.
+
+        Raises:
+            SettingsError: the file is not what was written.
+        """
+        path = self.folder / _PRIVATE
+        if not path.exists():
+            old = os.umask(0o077)
+            try:
+                write_atomically(path, secrets.token_bytes(BYTES))
+            finally:
+                os.umask(old)
+        data = path.read_bytes()
+        if len(data) != BYTES:
+            raise SettingsError("state", str(path), f"must have {BYTES} bytes; it was changed. Move it away to go on")
+        return Key(data)
+
+    def runs(self) -> list[str]:
+        """Return the names of runs that have a state here, the latest first."""
+        found = [path.parent for path in self.folder.glob(f"*/{_HEADER}")]
+        return [path.name for path in sorted(found, key=lambda path: -path.stat().st_mtime_ns)]
+
+    def header(self, run: str) -> bytes | None:
+        """Return the encoded header of a run, or None where there is none that is whole."""
+        try:
+            data = (self.folder / run / _HEADER).read_bytes()
+            decode(data, Header)
+        except (OSError, BaffleError):
+            return None
+        return data
+
+    def keep_header(self, run: str, header: bytes) -> None:
+        """Keep a run's header."""
+        old = os.umask(0o077)
+        try:
+            write_atomically(self.folder / run / _HEADER, header)
+        finally:
+            os.umask(old)
+
+    def state(self, run: str, header: Header) -> State | None:
+        """Return the newest good state of a run."""
+        for path in snapshots(self.folder / run):
+            try:
+                return read_snapshot(path, header.federation.layout)[0]
+            except LedgerError as error:
+                log.warning("%s; an older state is used", error)
+        return None
+
+    def keep(self, run: str, header: Header, state: State) -> bool:
+        """Keep a state; return False, saying why, where the disk refuses it."""
+        try:
+            write_snapshot(self.folder / run, header.federation.layout, state, b"")
+        except OSError as error:
+            log.warning("the state can't be kept: %s; an older one stays", error.strerror)
+            return False
+        return True
+
+    def taken(self, run: str, data: bytes, version: int, header: Header) -> State:
+        """Keep a snapshot that the server sent, and return its state.
+
+        Raises:
+            LedgerError: it is damaged.
+        """
+        for old in snapshots(self.folder / run):
+            if int(old.stem) >= version:
+                old.unlink()
+        path = self.folder / run / f"{version:08d}.safetensors"
+        write_atomically(path, data)
+        try:
+            return read_snapshot(path, header.federation.layout)[0]
+        except LedgerError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+    def forget(self, run: str) -> None:
+        """Drop the states of a run."""
+        for path in snapshots(self.folder / run):
+            path.unlink()

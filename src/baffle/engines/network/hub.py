@@ -1,0 +1,471 @@
+"""The server's half of a federation: who is there, what each is told, when a round closes."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from baffle.engines.network.dialogue import (
+    PARK,
+    Begin,
+    Call,
+    Challenge,
+    Done,
+    Fetch,
+    Gone,
+    Hello,
+    Kind,
+    Part,
+    Refused,
+    Reply,
+    Signed,
+    Steps,
+    Stranger,
+    Turn,
+    Wait,
+    Welcome,
+    check_of,
+    opened,
+    run_name,
+)
+from baffle.engines.network.roster import Entry, FinalRefusalError, Request, Roster
+from baffle.engines.network.shelf import Shelf
+from baffle.engines.network.steps import Window, bitmap, step_of
+from baffle.errors import BaffleError, ReportError
+from baffle.header import Header
+from baffle.messages import Plan, Report, Round, decode, encode
+from baffle.parameters import Vector
+
+GRACE = 1.0
+"""Seconds that a client whose link broke in a round has to come back, once the others have answered."""
+SETTLE = 5.0
+"""Seconds after its start for which the server waits for clients that may be on their way back."""
+_TOLD = 10.0
+"""Seconds between two words about who is missing."""
+
+log = logging.getLogger("baffle")
+
+
+@dataclass(slots=True)
+class _Opening:
+    """A round that is open."""
+
+    plan: Plan
+    cohort: bytes
+    check: bytes
+    reports: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+    def missing(self) -> list[int]:
+        return [number for number in self.plan.cohort if number not in self.reports]
+
+
+@dataclass(slots=True)
+class _Run:
+    """The run that is served."""
+
+    header: Header
+    encoded: bytes
+    name: bytes
+    window: Window
+    shelf: Shelf
+    version: int = 0
+    live: bool = False
+    opening: _Opening | None = None
+    finished: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Hub:
+    """An engine whose clients are processes of their own, on any machine.
+
+    `receive` takes requests from whatever carries them and never waits; a thread answers them. A round closes when all
+    of its cohort have answered, at the deadline, or when those that have not are gone and do not come back.
+    """
+
+    roster: Roster
+    settings: Mapping[str, Any]
+    """Of the experiment, told to every client that is admitted."""
+    kind: Kind
+    """Of samples, told as well."""
+    deadline: float = 60.0
+    """Seconds that a round's cohort has to answer, > 0."""
+    park: float = PARK
+    """Seconds after which a client that waits is told so."""
+    settle: float = SETTLE
+    """Seconds after the start before rounds begin without clients that may come back."""
+    told: Callable[[dict[str, Any]], None] = lambda _: None
+    """Is shown the status every second; must not fail."""
+    _run: _Run | None = None
+    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    _inbox: queue.SimpleQueue[Request | str | None] = field(
+        default_factory=queue.SimpleQueue["Request | str | None"], repr=False
+    )
+    _thread: threading.Thread | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _closed: deque[float] = field(default_factory=lambda: deque[float](maxlen=64))
+    """When the latest rounds closed."""
+
+    def __enter__(self) -> Hub:
+        self._thread = threading.Thread(target=self._serve, name="hub", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop answering."""
+        if self._thread is not None:
+            self._inbox.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def receive(self, request: Request) -> None:
+        """Take a request, to be answered soon."""
+        self._inbox.put(request)
+
+    def gone(self, session: str) -> None:
+        """Take note that the link of a client's process is down."""
+        self._inbox.put(session)
+
+    # What the run's loop calls.
+
+    def gathered(self, least: int) -> dict[int, int]:
+        """Return the samples of each client that is there, once they are `least` or more."""
+        with self._changed:
+            self._wait(lambda: len(self._there()) >= least, least)
+            return {entry.number: entry.samples for entry in self._there()}
+
+    def open(self, header: Header, folder: Shelf, *, most_bytes: int) -> None:
+        """Take up a run, whose earlier records are then shown to `closed`, from the first; `start` serves it.
+
+        Args:
+            header: the run's.
+            folder: its snapshots.
+            most_bytes: beyond which a client that missed rounds gets a snapshot.
+        """
+        encoded = encode(header)
+        with self._changed:
+            self._run = _Run(header, encoded, run_name(encoded), Window(most_bytes), folder)
+
+    def start(self) -> None:
+        """Let the clients that wait have the run, and those that come."""
+        run = self._served()
+        with self._changed:
+            run.live = True
+            replies = [(entry, self._unparked(entry), self._begin(False)) for entry in self._there()]
+            self._started = time.monotonic()
+        self._send(replies)
+
+    def closed(self, record: Round) -> None:
+        """Take note of a record that is in the ledger."""
+        run = self._served()
+        with self._changed:
+            for number, reason in record.left_out:
+                if number in self.roster.entries and reason != "no answer":
+                    self.roster.entries[number].refuse(reason)
+                    log.warning("client %s, round %d: %s", number, record.plan.round, reason)
+            if record.aggregate is None:
+                return
+            run.window.append(step_of(record, run.header.federation.clients))
+            run.window.trim(run.shelf.version())
+            run.version = record.plan.round + 1
+            self._closed.append(time.monotonic())
+
+    def present(self) -> Sequence[int] | None:
+        """Return the clients that can be asked, ascending, once they are enough; None where that is all."""
+        federation = self._served().header.federation
+        everyone = sum(1 for number in range(federation.clients) if self._admits(number))
+        with self._changed:
+            settled = self._started + self.settle
+            self._wait(lambda: len(self._ready()) == everyone, everyone, settled)
+            self._wait(lambda: len(self._ready()) >= federation.least, federation.least)
+            ready = self._ready()
+            return None if len(ready) == federation.clients else ready
+
+    def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
+        """Return the encoded reports that came in for `plan` by the deadline."""
+        del parameters
+        run = self._served()
+        cohort = bitmap(plan.cohort, run.header.federation.clients)
+        with self._changed:
+            run.opening = opening = _Opening(plan, cohort, check_of(encode(plan)))
+            waiting = [self.roster.entries[number] for number in plan.cohort if number in self.roster.entries]
+            replies = [(e, self._unparked(e), self._next(run, e)) for e in waiting if e.parked is not None]
+        self._send(replies)
+        until = time.monotonic() + self.deadline
+        with self._changed:
+            while not self._settled(opening, until):
+                self._changed.wait(min(0.2, max(0.0, until - time.monotonic())))
+            run.opening = None
+            self._tell_missing(opening)
+            return list(opening.reports.values())
+
+    def finish(self, linger: float) -> None:
+        """Tell every client that the run is over; wait `linger` seconds at most for those that are there."""
+        run = self._served()
+        with self._changed:
+            run.finished = True
+            parked = [entry for entry in self.roster.entries.values() if entry.parked is not None]
+            replies = [(entry, self._unparked(entry), self._next(run, entry)) for entry in parked]
+        self._send(replies)
+        until = time.monotonic() + linger
+        with self._changed:
+            while time.monotonic() < until and any(not e.done for e in self._there()):
+                self._changed.wait(0.1)
+
+    def status(self) -> dict[str, Any]:
+        """Return where the run is and how each client does."""
+        with self._changed:
+            now, clock = datetime.now(UTC), time.monotonic()
+            opening = self._run.opening if self._run else None
+            return {
+                "time": now.timestamp(),
+                "round": self._run.version if self._run else 0,
+                "finished": self._run.finished if self._run else False,
+                "attempt": opening.plan.attempt if opening else 0,
+                "asked": len(opening.plan.cohort) if opening else 0,
+                "waiting_for": opening.missing() if opening else [],
+                "rounds_a_minute": self._pace(clock),
+                "strangers": self.roster.strangers,
+                "clients": [entry.row(now, clock) for _, entry in sorted(self.roster.entries.items())],
+            }
+
+    def _pace(self, clock: float) -> float:
+        since = [moment for moment in self._closed if clock - moment <= 60.0]
+        return 60.0 * len(since) / (clock - since[0]) if since and clock > since[0] else 0.0
+
+    # Waiting; `_changed` is held.
+
+    def _there(self) -> list[Entry]:
+        return [e for e in self.roster.entries.values() if e.session and e.samples and e.gone is None]
+
+    def _ready(self) -> list[int]:
+        return sorted(entry.number for entry in self._there() if entry.ready)
+
+    def _admits(self, number: int) -> bool:
+        return self.roster.admitted is None or number in self.roster.admitted
+
+    def _wait(self, done: Callable[[], bool], least: int, until: float = float("inf")) -> None:
+        """Wait for something that clients bring about; say now and then who is missing."""
+        told = time.monotonic()
+        while not done() and (now := time.monotonic()) < until:
+            self._changed.wait(min(0.2, until - now))
+            if time.monotonic() - told > _TOLD and not done():
+                told = time.monotonic()
+                log.warning("waiting for clients: %d of %d are ready%s", len(self._there()), least, self._absent())
+
+    def _absent(self) -> str:
+        there = {entry.number for entry in self._there()}
+        absent = [str(n) for n in range(self.roster.clients) if n not in there and self._admits(n)]
+        return f"; missing: {', '.join(absent[:20])}{', ...' if len(absent) > 20 else ''}" if absent else ""
+
+    def _settled(self, opening: _Opening, until: float) -> bool:
+        missing, now = opening.missing(), time.monotonic()
+        if not missing or now >= until:
+            return True
+        gone = [self.roster.entries[number].gone for number in missing if number in self.roster.entries]
+        return len(opening.reports) >= opening.plan.quorum and all(
+            moment is not None and now - moment >= GRACE for moment in gone
+        )
+
+    def _tell_missing(self, opening: _Opening) -> None:
+        for number in opening.missing():
+            entry = self.roster.entries.get(number)
+            why = (
+                "its link is down"
+                if entry is None or entry.gone is not None
+                else "its link is up: too slow, or stopped"
+            )
+            log.warning("client %d gave no answer to round %d: %s", number, opening.plan.round, why)
+
+    # The thread that answers.
+
+    def _serve(self) -> None:
+        shown = 0.0
+        while True:
+            try:
+                found = self._inbox.get(timeout=min(0.25, self.park / 4))
+            except queue.Empty:
+                found = ""
+            if found is None:
+                self._show()
+                return
+            if isinstance(found, str):
+                self._went(found)
+            else:
+                self._answer(found)
+            self._wake()
+            if time.monotonic() - shown >= 1.0:
+                shown = time.monotonic()
+                self._show()
+
+    def _show(self) -> None:
+        try:
+            self.told(self.status())
+        except Exception:  # the status is for people; a round must not depend on it
+            log.exception("the status could not be told")
+
+    def _went(self, session: str) -> None:
+        with self._changed:
+            entry = self.roster.of_session(session) if session else None
+            if entry is not None and entry.gone is None and not entry.done:
+                entry.gone, entry.ready, entry.parked = time.monotonic(), False, None
+                log.info("client %d is away: its link is down", entry.number)
+                self._changed.notify_all()
+
+    def _wake(self) -> None:
+        """Tell clients that have waited for long that there is nothing yet."""
+        due = time.monotonic() - self.park
+        with self._changed:
+            parked = [e for e in self.roster.entries.values() if e.parked is not None and e.since < due]
+            replies = [(entry, self._unparked(entry), Wait()) for entry in parked]
+        self._send(replies)
+
+    def _answer(self, request: Request) -> None:
+        entry: Entry | None = None
+        message: Signed | None = None
+        try:
+            message = decode(request.payload, Signed)
+            with self._changed:
+                entry, reply = self._reply(message, request)
+                if entry is not None:
+                    entry.up += len(request.payload)
+                self._changed.notify_all()
+        except BaffleError as error:
+            self._refuse(message, str(error))
+            reply = Refused(str(error), isinstance(error, FinalRefusalError))
+        except Exception:  # whatever a stranger sends must not end the service
+            log.exception("a message could not be handled")
+            reply = Refused("the server could not handle this message; its log says why", False)
+        if reply is not None:
+            self._send([(entry, request, reply)])
+
+    def _refuse(self, message: Signed | None, reason: str) -> None:
+        """Count a message that is refused, and tell of it, more rarely the more there are."""
+        entry = self.roster.entries.get(message.client) if message is not None else None
+        if entry is None:
+            self.roster.strangers += 1
+            count, name = self.roster.strangers, "a stranger" if message is None else f"client {message.client}"
+        else:
+            entry.refuse(reason)
+            count, name = entry.refused, f"client {entry.number}"
+        if count & (count - 1) == 0:
+            log.warning("a message that says it is of %s is refused (%d so far): %s", name, count, reason)
+
+    def _send(self, replies: Sequence[tuple[Entry | None, Request | None, Reply | None]]) -> None:
+        for entry, request, reply in replies:
+            if request is not None and reply is not None:
+                data = encode(reply)
+                if entry is not None:
+                    entry.down += len(data)
+                request.reply(data)
+
+    # What each is told; `_changed` is held.
+
+    def _reply(self, message: Signed, request: Request) -> tuple[Entry | None, Reply | None]:
+        now = datetime.now(UTC)
+        words = opened(message)
+        if isinstance(words, Hello):
+            entry, challenge = self.roster.hello(message, words, now)
+            if challenge:
+                return entry, Challenge(challenge)
+            log.info("client %d has joined%s", entry.number, " again" if entry.joined > 1 else "")
+            return entry, Welcome(dict(self.settings), self.kind, now.timestamp())
+        entry = self.roster.known(message, now)
+        if entry is None:
+            return None, Stranger()
+        if entry.gone is not None:
+            log.info("client %d is back", entry.number)
+        entry.gone, entry.heard = None, now.timestamp()
+        if isinstance(words, Fetch):
+            data = self._served().shelf.part(words.digest, words.offset)
+            return entry, Gone() if data is None else Part(data)
+        return entry, self._turn(entry, words, request)
+
+    def _turn(self, entry: Entry, turn: Turn, request: Request) -> Reply | None:
+        if turn.serial <= entry.serial:
+            entry.duplicate += 1
+            return None
+        entry.serial, entry.version, entry.samples = turn.serial, turn.version, turn.samples
+        run = self._run if self._run is not None and self._run.live else None
+        if run is not None and turn.run != run.name:
+            entry.ready = False
+            return self._begin(False)
+        if run is not None and turn.report:
+            self._take(run, entry, turn)
+        reply = self._next(run, entry) if run is not None else None
+        if reply is None:
+            entry.parked, entry.since, entry.ready = request, time.monotonic(), True
+        return reply
+
+    def _take(self, run: _Run, entry: Entry, turn: Turn) -> None:
+        """Count a report."""
+        try:
+            report = decode(turn.report, Report)
+            if report.client != entry.number:
+                raise ReportError(f"a report of client {report.client} from client {entry.number}")
+        except ReportError as error:
+            entry.refuse(str(error))
+            log.warning("client %d: its report is refused: %s", entry.number, error)
+            return
+        opening, of = run.opening, (report.round, report.attempt)
+        if of == entry.counted:
+            entry.duplicate += 1
+        elif opening is None or of != (opening.plan.round, opening.plan.attempt):
+            entry.late += 1
+            log.info("client %d: its report on round %d comes late", entry.number, report.round)
+        elif report.client in opening.plan.cohort:
+            entry.counted = of
+            opening.reports[entry.number] = turn.report
+            entry.answered += 1
+            entry.reported, entry.spent = entry.heard, turn.spent
+            entry.latencies.append(time.monotonic() - entry.called)
+
+    def _next(self, run: _Run, entry: Entry) -> Reply | None:
+        """Return what a client is told now, or None when it has to wait."""
+        version = entry.version
+        if version is None or version > run.version:
+            return self._rescued(run, entry)
+        if version < run.version and not run.window.reaches(version):
+            return self._rescued(run, entry)
+        steps = run.window.since(version) if version < run.version else ()
+        if version + len(steps) < run.version:
+            return Steps(steps)
+        if run.finished:
+            entry.done, entry.version = True, run.version
+            return Done(steps)
+        opening = run.opening
+        if opening is not None and entry.number in opening.plan.cohort and entry.number not in opening.reports:
+            entry.called, entry.ready = time.monotonic(), False
+            return Call(steps, opening.plan.round, opening.plan.attempt, opening.cohort, opening.check)
+        return Steps(steps) if steps else None
+
+    def _rescued(self, run: _Run, entry: Entry) -> Reply:
+        """Return a way back for a client whose state is of no use: a snapshot, or the beginning."""
+        offer = run.shelf.newest()
+        if offer is None or (offer.version < run.version and not run.window.reaches(offer.version)):
+            entry.ready = False
+            return self._begin(True)
+        entry.ready = False
+        log.info("client %d at version %s gets the snapshot of %d", entry.number, entry.version, offer.version)
+        return offer
+
+    def _begin(self, anew: bool) -> Begin:
+        return Begin(self._served().encoded, anew)
+
+    def _unparked(self, entry: Entry) -> Request | None:
+        request, entry.parked = entry.parked, None
+        return request
+
+    def _served(self) -> _Run:
+        if self._run is None:
+            raise ReportError("the run has not begun")
+        return self._run

@@ -1,0 +1,193 @@
+"""Who takes part: what the server knows of each client."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import median
+from typing import Any, Protocol
+
+from baffle.certificates import Signatory
+from baffle.engines.network.dialogue import Hello, Signed
+from baffle.errors import ReportError
+from baffle.messages import PROTOCOL
+
+
+class Request(Protocol):
+    """A client's message that waits for a reply."""
+
+    @property
+    def payload(self) -> bytes:
+        """What the client said."""
+        ...
+
+    def reply(self, payload: bytes) -> None:
+        """Answer it, once; the client may be gone."""
+        ...
+
+
+class FinalRefusalError(ReportError):
+    """A client is refused, and asking again can't help."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """A client as the server sees it."""
+
+    number: int
+    session: bytes = b""
+    """Of its process; empty until it has joined."""
+    signatory: Signatory | None = None
+    software: str = ""
+    gone: float | None = None
+    """Since when its link is down, by the monotonic clock."""
+    ready: bool = False
+    """Whether it is in step and waits to be called."""
+    serial: int = -1
+    version: int | None = None
+    samples: int = 0
+    parked: Request | None = None
+    since: float = 0.0
+    """When it was parked."""
+    called: float = 0.0
+    """When it was called last."""
+    heard: float | None = None
+    """When it was heard last, seconds since 1970."""
+    reported: float | None = None
+    """When its last good report came, seconds since 1970."""
+    counted: tuple[int, int] | None = None
+    """Round and attempt of its last report that counts."""
+    done: bool = False
+    up: int = 0
+    """Bytes of its messages."""
+    down: int = 0
+    """Bytes of replies to it."""
+    answered: int = 0
+    late: int = 0
+    duplicate: int = 0
+    refused: int = 0
+    joined: int = 0
+    reason: str = ""
+    """Why something of its was refused last."""
+    latencies: deque[float] = field(default_factory=lambda: deque[float](maxlen=32))
+    """Seconds from call to report."""
+    spent: int = 0
+    """Milliseconds that its last report took to make, as it says."""
+    challenge: bytes = b""
+
+    def joins(self, session: bytes, hello: Hello, signatory: Signatory | None) -> None:
+        """Begin anew with a process of the client."""
+        self.session, self.signatory, self.software = session, signatory, hello.software
+        self.gone, self.ready, self.serial, self.version, self.done = None, False, -1, None, False
+        self.parked, self.challenge = None, b""
+        self.joined += 1
+
+    def refuse(self, reason: str) -> None:
+        """Count something that was refused."""
+        self.refused += 1
+        self.reason = reason
+
+    def row(self, now: datetime, clock: float) -> dict[str, Any]:
+        """Return what is told of the client; times in seconds, bytes of messages."""
+        return {
+            "client": self.number,
+            "state": self._state(),
+            "version": self.version,
+            "samples": self.samples,
+            "software": self.software,
+            "last_heard": self.heard,
+            "last_report": self.reported,
+            "missing_for": None if self.gone is None else clock - self.gone,
+            "latency": median(self.latencies) if self.latencies else None,
+            "evaluation": self.spent / 1000,
+            "up": self.up,
+            "down": self.down,
+            "answered": self.answered,
+            "late": self.late,
+            "duplicate": self.duplicate,
+            "refused": self.refused,
+            "joined": self.joined,
+            "last_refusal": self.reason,
+            "certificate_days": None if self.signatory is None else max((self.signatory.ends - now).days, 0),
+        }
+
+    def _state(self) -> str:
+        if not self.session:
+            return "never seen"
+        if self.done:
+            return "done"
+        if self.gone is not None:
+            return "away"
+        return "ready" if self.ready else "busy"
+
+
+@dataclass(slots=True)
+class Roster:
+    """All clients that are or were there, and the rules by which they are let in."""
+
+    clients: int
+    """Numbers run from 0 to one less."""
+    authority: bytes | None
+    """PEM; None admits whoever connects, for tests on one machine."""
+    admitted: Collection[int] | None = None
+    """Numbers that may join; None is all."""
+    entries: dict[int, Entry] = field(default_factory=dict[int, Entry])
+    strangers: int = 0
+    """Messages refused that are nobody's."""
+
+    def hello(self, message: Signed, hello: Hello, now: datetime) -> tuple[Entry, bytes]:
+        """Return the client that says hello and, unless it has proved to be fresh, a challenge for it to say back.
+
+        Raises:
+            ReportError: it is not admitted; says why.
+        """
+        if hello.protocol != PROTOCOL:
+            raise FinalRefusalError(
+                f"protocol {hello.protocol} where {PROTOCOL} is spoken: install the server's version"
+            )
+        signatory = self._signatory(message, hello, now)
+        number = message.client
+        if number >= self.clients:
+            raise FinalRefusalError(f"client {number} where the run has clients 0 to {self.clients - 1}")
+        if self.admitted is not None and number not in self.admitted:
+            raise FinalRefusalError(f"client {number} is not among those admitted")
+        entry = self.entries.setdefault(number, Entry(number))
+        if entry.challenge and hmac.compare_digest(hello.challenge, entry.challenge):
+            entry.joins(message.session, hello, signatory)
+            return entry, b""
+        entry.challenge = secrets.token_bytes(16)
+        return entry, entry.challenge
+
+    def _signatory(self, message: Signed, hello: Hello, now: datetime) -> Signatory | None:
+        if self.authority is None:
+            return None
+        found = Signatory.read(hello.certificate, self.authority, now)
+        found.check(message.session + message.body, message.signature, now)
+        if found.number != message.client:
+            raise ReportError(f"client {found.number} speaks as client {message.client}")
+        return found
+
+    def known(self, message: Signed, now: datetime) -> Entry | None:
+        """Return the client that a message is from; None where its process has not said hello to this one.
+
+        Raises:
+            ReportError: it is not the client's.
+        """
+        entry = self.entries.get(message.client)
+        if entry is None or not entry.session:
+            return None
+        if entry.signatory is not None:
+            entry.signatory.check(message.session + message.body, message.signature, now)
+        if entry.session != message.session:
+            if entry.joined > 1:
+                raise FinalRefusalError(f"another process has joined as client {message.client} since")
+            return None
+        return entry
+
+    def of_session(self, name: str) -> Entry | None:
+        """Return the client whose process has a name, in hexadecimal."""
+        return next((entry for entry in self.entries.values() if entry.session.hex() == name), None)

@@ -1,0 +1,48 @@
+"""What a run is to be understood by: its method, its federation and where θ begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from baffle import bits
+from baffle.algorithms import Baffle
+from baffle.errors import LedgerError, ModelError
+from baffle.keys import Key
+from baffle.parameters import Vector, digest
+from baffle.server import Federation, State
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The ledger's record 0: all that the others are to be understood by."""
+
+    noise: int = bits.VERSION
+    """Version of docs/noise.md."""
+    algorithm: Baffle
+    federation: Federation
+    samples: tuple[int, ...]
+    """Of each client."""
+    initial: str
+    """Digest of θ₀."""
+
+    def start(self, given: Mapping[str, NDArray[np.generic]] | None) -> State:
+        """Return the state before the first round.
+
+        Raises:
+            LedgerError: θ₀ has another digest than the header says, or can't be made without `given` tensors.
+        """
+        try:
+            parameters = initial_parameters(self.federation, given)
+        except ModelError as error:
+            raise LedgerError(0, f"θ₀ can't be made: {error}") from None
+        if digest(parameters) != self.initial:
+            raise LedgerError(0, f"θ₀ has digest {digest(parameters)}, the header says {self.initial}")
+        return self.algorithm.start(parameters)
+
+
+def initial_parameters(federation: Federation, given: Mapping[str, NDArray[np.generic]] | None) -> Vector:
+    """Return θ₀ [n]."""
+    return federation.layout.initial(Key(federation.key).fold("initial"), given)

@@ -1,0 +1,77 @@
+"""From an experiment's settings, as a server tells them, to what a client of it answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baffle.assembly import assemble, runtime_of
+from baffle.data.own import load_own
+from baffle.engines.network.dialogue import Welcome
+from baffle.engines.network.member import Equipment
+from baffle.errors import SettingsError
+from baffle.experiment import Experiment, read
+from baffle.keys import Key
+from baffle.simulation import Share
+
+BUILT_IN_MODELS = ("mlp", "lenet", "wrn")
+BUILT_IN_DATA = ("digits", "mnist", "fashion", "cifar10", "cifar100")
+_MINE = {"data_dir": "", "engine": "local", "workers": 0, "address": "", "out": "", "threads": 0, "device": "auto"}
+"""Settings that are a machine's own affair."""
+
+
+def equip(
+    welcome: Welcome, number: int, private: Key, own: Mapping[str, Any], *, data: Path | None, reproducible: bool
+) -> Equipment:
+    """Return what client `number` answers with.
+
+    Args:
+        welcome: the server's words, untrusted: they can name neither code nor files of this machine.
+        number: the client's.
+        private: the key of its own randomness.
+        own: settings that this machine's user gave, which overrule the server's.
+        data: a file of the client's samples; None takes its share of the experiment's data set.
+        reproducible: whether batches and rounding follow the experiment's seed, for tests and research.
+
+    Raises:
+        SettingsError, DataError, ModelError: something can't be used; says what and why.
+        MissingExtraError: an extra is not installed.
+    """
+    experiment = _experiment(welcome, own)
+    key = Key.root(experiment.seed)
+    if data is not None:
+        samples = load_own(
+            data,
+            classes=welcome.kind.classes,
+            class_names=welcome.kind.class_names,
+            shape=welcome.kind.shape,
+            label_column=experiment.label_column,
+            client_column=experiment.client_column,
+        )
+        runtime, share = runtime_of(experiment, samples, key), Share(samples, np.arange(len(samples)))
+    else:
+        simulation = _simulated(experiment)
+        if number >= len(simulation.shares):
+            rule = f"must be below {len(simulation.shares)}, the clients among whom the data are shared out"
+            raise SettingsError("number", number, rule)
+        runtime, share = simulation.runtime, simulation.shares[number]
+    if reproducible:
+        private = key.fold("clients").fold(number)
+    return Equipment(runtime, share.indices.size, share.draw, private)
+
+
+def _experiment(welcome: Welcome, own: Mapping[str, Any]) -> Experiment:
+    if "model" not in own and welcome.settings.get("model") not in BUILT_IN_MODELS:
+        rule = "is the server's, and not built in: name this machine's copy of it with --model"
+        raise SettingsError("model", welcome.settings.get("model"), rule)
+    return read(welcome.settings, _MINE, own)
+
+
+def _simulated(experiment: Experiment) -> Any:
+    if experiment.dataset not in BUILT_IN_DATA:
+        rule = "is the server's, and not built in: name this client's file with --data"
+        raise SettingsError("dataset", experiment.dataset, rule)
+    return assemble(experiment)
