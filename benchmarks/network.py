@@ -25,6 +25,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -143,11 +144,11 @@ class Ground:
         )
         return cls(folder, clients, made, simulation)
 
-    def join(self, number: int, address: str) -> subprocess.Popen[bytes]:
+    def join(self, number: int, address: str, *more: str) -> subprocess.Popen[bytes]:
         own = self.folder / f"client-{number}"
         command = [sys.executable, "-m", "baffle", "join", address, "--keys", own, "--model", self.folder / "model"]
         command += ["--data", self.folder / f"data-{number}.npz", "--state", self.folder / f"state-{number}"]
-        command += ["--threads", "1"]
+        command += ["--threads", "1", *more]
         with (self.folder / f"client-{number}.log").open("wb") as log:
             return subprocess.Popen(list(map(str, command)), stderr=log, stdout=log)
 
@@ -219,7 +220,7 @@ def peak(pid: int) -> int:
 
 def told(moments: list[tuple[float, float, int, int, int, int]], clients: int, counted: bool) -> dict[str, Any]:
     kept = moments[SKIPPED:]
-    times = [1000 * (b[0] - a[0]) for a, b in zip(kept, kept[1:], strict=False)]
+    times = [1000 * (b[0] - a[0]) for a, b in pairwise(kept)]
     rounds = len(times)
     first, last = kept[0], kept[-1]
     result: dict[str, Any] = {"clients": clients, "rounds": rounds}

@@ -84,9 +84,8 @@ class Signatory:
     def check(self, message: bytes, signature: bytes, now: datetime) -> None:
         """Raise ReportError unless the client has signed `message`, and its certificate is valid `now`."""
         if not self.starts <= now <= self.ends:
-            raise ReportError(
-                f"the certificate of client {self.number} is not valid now: it expired on {utc(self.ends)}"
-            )
+            told = f"expired on {utc(self.ends)}" if now > self.ends else f"is not valid before {utc(self.starts)}"
+            raise ReportError(f"the certificate of client {self.number} {told}, and it is {utc(now)}")
         try:
             self._key.verify(signature, REPORT + message)
         except InvalidSignature:

@@ -38,15 +38,17 @@ from baffle.engines.network.dialogue import (
 from baffle.engines.network.roster import Entry, FinalRefusalError, Request, Roster
 from baffle.engines.network.shelf import Shelf
 from baffle.engines.network.steps import Window, bitmap, step_of
-from baffle.errors import BaffleError, ReportError
+from baffle.errors import BaffleError, ReportError, SettingsError
 from baffle.header import Header
-from baffle.messages import Plan, Report, Round, decode, encode
+from baffle.messages import Plan, Report, Round, decode, encode, report_size
 from baffle.parameters import Vector
 
 GRACE = 1.0
 """Seconds that a client whose link broke in a round has to come back, once the others have answered."""
 SETTLE = 5.0
 """Seconds after its start for which the server waits for clients that may be on their way back."""
+_AROUND = 4096
+"""Bytes around the slopes in a message, at most."""
 _TOLD = 10.0
 """Seconds between two words about who is missing."""
 
@@ -100,6 +102,8 @@ class Hub:
     """Seconds after which a client that waits is told so."""
     settle: float = SETTLE
     """Seconds after the start before rounds begin without clients that may come back."""
+    most_bytes: int = 1 << 20
+    """The largest message that can be carried."""
     told: Callable[[dict[str, Any]], None] = lambda _: None
     """Is shown the status every second; must not fail."""
     _run: _Run | None = None
@@ -191,8 +195,13 @@ class Hub:
             return None if len(ready) == federation.clients else ready
 
     def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
-        """Return the encoded reports that came in for `plan` by the deadline."""
+        """Return the encoded reports that came in for `plan` by the deadline.
+
+        Raises:
+            SettingsError: the round's slopes do not fit a message.
+        """
         del parameters
+        self._refuse_large(plan)
         run = self._served()
         cohort = bitmap(plan.cohort, run.header.federation.clients)
         with self._changed:
@@ -207,6 +216,17 @@ class Hub:
             run.opening = None
             self._tell_missing(opening)
             return list(opening.reports.values())
+
+    def _refuse_large(self, plan: Plan) -> None:
+        """Refuse a round whose reports, or whose sums in as many bits, are too large to be carried."""
+        size = plan.groups * report_size(plan)
+        if size + _AROUND > self.most_bytes:
+            raise SettingsError(
+                "forwards",
+                plan.forwards,
+                f"gives {plan.groups} × {plan.steps * plan.directions} slopes of {plan.bits} bits a round, {size} "
+                f"bytes, and a message has at most {self.most_bytes - _AROUND}: use fewer forwards, bits or groups",
+            )
 
     def finish(self, linger: float) -> None:
         """Tell every client that the run is over; wait `linger` seconds at most for those that are there."""
