@@ -365,8 +365,11 @@ def test_records_have_the_fields_that_the_page_lists(tmp_path) -> None:
         assert all(len(pair) == 2 for pair in left_out)
         assert (aggregate is None) == (digest is None)
         if aggregate is not None:
-            weight, bits, sums = aggregate
-            assert (type(weight), type(bits), type(sums)) == (int, int, bytes)
+            weight, bits, sums, shift = aggregate
+            assert [type(field) for field in aggregate] == [int, int, bytes, int]
+            assert weight > 0
+            assert 0 <= shift <= 64 - bits
+            assert bits == plan[11]
             assert len(sums) == -(-plan[6] * plan[7] * sum(one[2] for one in plan[13]) * bits // 8)
     assert any(record[4] is None for record in rounds)
 
@@ -376,12 +379,12 @@ def test_the_estimate_is_what_the_page_says(tmp_path) -> None:
     method = msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.25), groups=2, local_steps=2, forwards=80)
     simulation(method).run(1, out=tmp_path)
     header, record = [msgspec.msgpack.decode(payload) for payload in Reader(tmp_path / "ledger")]
-    plan, _, _, _, (weight, bits, packed), digest = record
+    plan, _, _, _, (weight, bits, packed, shift), digest = record
     groups, steps, blocks = plan[6], plan[7], plan[13]
     number = int.from_bytes(packed, "little")
     count = groups * steps * sum(one[2] for one in blocks)
     codes = [number >> (i * bits) & ((1 << bits) - 1) for i in range(count)]
-    sums = iter(code - (1 << bits) if code >> (bits - 1) else code for code in codes)
+    sums = iter((code - (1 << bits) if code >> (bits - 1) else code) << shift for code in codes)
     totals = [np.zeros(stop - start, np.int64) for start, stop, *_ in blocks]
     for group in range(groups):
         for step in range(steps):
@@ -395,3 +398,13 @@ def test_the_estimate_is_what_the_page_says(tmp_path) -> None:
         estimate = (total * (bound / ((2 ** (plan[11] - 1) - 1) * 1.0 * (budget * steps * weight)))).astype(np.float32)
         theta[start:stop] -= np.float32(0.25) * estimate
     assert hashlib.blake2b(theta.astype("<f4").tobytes(), digest_size=32).hexdigest() == digest
+
+
+def test_a_ledger_can_be_read_by_its_owner_alone(tmp_path) -> None:
+    """Its header has the run's secret."""
+    before = os.umask(0o022)
+    try:
+        simulation().run(1, out=tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "ledger").stat().st_mode) == 0o600

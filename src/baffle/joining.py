@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from baffle.assembly import assemble, runtime_of
+from baffle.bundle import MANIFEST
 from baffle.data.own import load_own
 from baffle.engines.network.dialogue import Welcome
 from baffle.engines.network.member import Equipment
-from baffle.errors import SettingsError
+from baffle.errors import MissingExtraError, SettingsError
 from baffle.experiment import Experiment, read
 from baffle.keys import Key
 from baffle.simulation import Share
@@ -41,6 +42,20 @@ def equip(
         MissingExtraError: an extra is not installed.
     """
     experiment = _experiment(welcome, own)
+    try:
+        return _equipment(welcome, experiment, number, private, data=data, reproducible=reproducible)
+    except MissingExtraError as error:
+        if error.package != "torch":
+            raise
+        rule = (
+            "needs PyTorch, which is not here: name a folder of `baffle export` with --model, or install baffle[train]"
+        )
+        raise SettingsError("model", experiment.model, rule) from None
+
+
+def _equipment(
+    welcome: Welcome, experiment: Experiment, number: int, private: Key, *, data: Path | None, reproducible: bool
+) -> Equipment:
     key = Key.root(experiment.seed)
     if data is not None:
         samples = load_own(
@@ -67,6 +82,9 @@ def _experiment(welcome: Welcome, own: Mapping[str, Any]) -> Experiment:
     if "model" not in own and welcome.settings.get("model") not in BUILT_IN_MODELS:
         rule = "is the server's, and not built in: name this machine's copy of it with --model"
         raise SettingsError("model", welcome.settings.get("model"), rule)
+    model = str(own.get("model", "mlp"))
+    if model not in BUILT_IN_MODELS and ":" not in model and not (Path(model) / MANIFEST).is_file():
+        raise SettingsError("model", model, "is no folder that `baffle export` made")
     return read(welcome.settings, _MINE, own)
 
 

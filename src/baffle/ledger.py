@@ -124,7 +124,10 @@ class Ledger:
             LedgerError: there is one already.
         """
         try:
-            file = path.open("xb", buffering=0)
+            # The header has the run's secret: its owner alone may read it.
+            file = os.fdopen(
+                os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+b", buffering=0
+            )
         except FileExistsError:
             raise LedgerError(0, f"{path} is there already") from None
         _lock(file, path)

@@ -156,7 +156,10 @@ def _check_sums(record: Round, number: int) -> None:
 
 def _report_torn(reader: Reader) -> None:
     if reader.torn:
-        raise LedgerError(reader.records, f"is unfinished: {reader.torn} bytes; `baffle train --resume` cuts it off")
+        raise LedgerError(
+            reader.records,
+            f"is unfinished: {reader.torn} bytes; `baffle train --resume`, or `baffle serve`, cuts it off",
+        )
 
 
 def _records(reader: Reader) -> Iterator[Any]:

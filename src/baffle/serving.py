@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from baffle import checks
+from baffle import checks, server
 from baffle import run as runs
 from baffle.engines.network.hub import Hub
 from baffle.engines.network.shelf import Shelf
+from baffle.errors import SettingsError
 from baffle.header import Header, initial_parameters
 from baffle.keys import BYTES
 from baffle.parameters import digest
@@ -23,7 +25,9 @@ from baffle.session import Session
 from baffle.simulation import Simulation
 from baffle.training import Training
 
+MOST_SAMPLES = 1 << 31
 _FOREVER = 1 << 62
+log = logging.getLogger("baffle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +48,19 @@ class Service:
     """Whether the run's secret comes from the experiment's seed, and clients are those of the simulation: then the
     ledger is the local engine's. For tests and research: whoever knows the seed knows the secret."""
     least: int = 0
-    """Clients that must be there before a new run begins, ≥ 0; 0 is as many as a round's quorum."""
+    """Clients that must be there before a new run begins, ≥ 0; 0 is all that may join."""
     replay: int = -1
     """Bytes of missed rounds beyond which a client gets a snapshot; −1 is the size of a snapshot."""
+    most_samples: int = MOST_SAMPLES
+    """A client that says it has more counts as much as one with so many, ≥ 1."""
     linger: float = 30.0
-    """Seconds for which clients that are there are told that the run is over."""
+    """Seconds for which clients are told that the run is over, if they do not all hear it at once."""
 
     def __post_init__(self) -> None:
         checks.at_least("least", self.least, 0)
         checks.at_least("replay", self.replay, -1)
         checks.at_least("linger", self.linger, 0)
+        checks.within("most_samples", self.most_samples, 1, MOST_SAMPLES)
 
     def run(
         self, rounds: int, *, settings: Mapping[str, Any], progress: Callable[[Progress], None] = lambda _: None
@@ -65,12 +72,13 @@ class Service:
             LedgerError: the run there does not verify, or the disk refuses a record: nothing before it is lost.
             DivergenceError: training left the finite numbers; every round before is kept.
         """
-        found = runs.header_of(self.out)
+        begun = (self.out / runs.LEDGER).exists()
+        found = runs.header_of(self.out)  # None as well where a server was killed as it wrote the header
         header = self._new() if found is None else self._again(found)
         session = self._session(header, rounds, progress)
         with session:
             shelf = self._open(header if found is None else found)
-            state = session.begin(settings) if found is None else session.resume(settings, self.simulation.kernels)
+            state = self._resumed(session, settings) if begun else session.begin(settings)
             self._keep_first(session, state, shelf)
             self.hub.start()
             federation, kernels = session.header.federation, self.simulation.kernels
@@ -80,6 +88,17 @@ class Service:
             result = session.finish(training.run(state, rounds))
             self.hub.finish(self.linger)
             return result
+
+    def _resumed(self, session: Session, settings: Mapping[str, Any]) -> State:
+        try:
+            return session.resume(settings, self.simulation.kernels)
+        except SettingsError as error:
+            if error.field != "resume":
+                raise
+            rule = (
+                "holds a run that was begun with other settings, data or model: name another folder, or go back to them"
+            )
+            raise SettingsError("out", str(self.out), rule) from None
 
     def _session(self, header: Header, rounds: int, progress: Callable[[Progress], None]) -> Session:
         own = self.simulation
@@ -98,14 +117,19 @@ class Service:
     def _new(self) -> Header:
         """Return the header of a run that begins now, with the clients that are there."""
         header = self.simulation.header()
-        least = self.least or header.federation.least
+        least = self.least or sum(1 for n in range(header.federation.clients) if self.hub.roster.admits(n))
         samples = self.hub.gathered(least)
         if self.reproducible:
             return header
+        log.info("the run begins with %s", ", ".join(f"client {n} ({count} samples)" for n, count in samples.items()))
         key = secrets.token_bytes(BYTES)
-        told = tuple(samples.get(number, 0) for number in range(header.federation.clients))
+        told = tuple(min(samples.get(number, 0), self.most_samples) for number in range(header.federation.clients))
         most = 1 if self.simulation.weight == "equal" else max(told)
-        return self._with(header, key, told, most)
+        made = self._with(header, key, told, most)
+        server.plan(
+            made.algorithm, made.federation, made.start(self.simulation.runtime.given)
+        )  # refused before it begins
+        return made
 
     def _again(self, found: Header) -> Header:
         """Return what the header of the run that is here would be with these settings."""

@@ -177,6 +177,16 @@ def test_a_certificate_that_expires_in_a_run_ends_what_its_client_may_say(hub) -
     assert "expired" in reply.reason
 
 
+def test_a_server_whose_own_certificate_has_ended_answers_nobody_and_says_so() -> None:
+    """Links that were made before can be taken up again without the certificate being looked at."""
+    ended = NOW - timedelta(minutes=1)
+    with hub_of(simulation(), roster=Roster(3, CA.certificate), until=ended) as hub:
+        reply = hello(hub, 1, pair(1))
+        assert isinstance(reply, Refused)
+        assert not reply.final
+        assert f"the server's certificate expired on {ended:%Y-%m-%d %H:%M} UTC" in reply.reason
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.binary(max_size=300))
 def test_noise_is_refused_and_stops_nothing(data) -> None:

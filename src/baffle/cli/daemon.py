@@ -19,17 +19,20 @@ class Stopped(SystemExit):
 
 def _stop(number: int, frame: FrameType | None) -> None:
     del number, frame
+    logging.getLogger("baffle").info("stopped, as asked")
     raise Stopped(0)
 
 
 @contextmanager
 def until_told_to_stop(word: str) -> Generator[None]:
     """Log with the time; end well on SIGTERM, and on an interrupt with a `word` on how to go on."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", level=logging.INFO, force=True)
+    logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("baffle").setLevel(logging.INFO)
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(word) from None
     finally:
+        logging.getLogger("baffle").setLevel(logging.NOTSET)
         signal.signal(signal.SIGTERM, before)

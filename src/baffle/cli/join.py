@@ -26,6 +26,8 @@ log = logging.getLogger("baffle")
 
 def join(options: argparse.Namespace) -> None:
     """Take part in the run of a server until it is over."""
+    if options.data is not None and not options.data.is_file():
+        raise SettingsError("data", str(options.data), "is no file")
     with until_told_to_stop("stopped; the same command goes on"):
         _join(options)
 
@@ -81,7 +83,9 @@ class _Teller:
 
 def _keys(folder: Path | None) -> Path:
     if folder is None:
-        raise SettingsError("keys", None, "must name a folder that `baffle keys client` made, or --insecure for tests")
+        raise SettingsError(
+            "keys", None, "name with --keys a folder that `baffle keys client` made, or say --insecure for tests"
+        )
     return folder
 
 

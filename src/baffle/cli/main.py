@@ -86,11 +86,13 @@ def _add_serve(commands: Any) -> None:
     add("--listen", nargs="+", default=["127.0.0.1:7447"], metavar="HOST:PORT", help="addresses [127.0.0.1:7447]")
     add("--keys", type=Path, metavar="DIR", help="folder that `baffle keys server` made")
     add("--insecure", action="store_true", help="no keys and no encryption: for tests, on loopback only")
-    add("--wait", type=int, default=0, metavar="N", help="clients that must be there to begin a new run [the quorum]")
+    add("--wait", type=int, default=0, metavar="N", help="clients that must be there to begin a new run [all]")
     add("--deadline", type=float, default=60.0, metavar="S", help="that a cohort has to answer, in seconds [60]")
     add("--admit", metavar="NUMBERS", help="clients that may join, such as 0-4,7 [all with a certificate]")
     replay = "missed rounds beyond which a client gets a snapshot, in bytes [the size of a snapshot]"
     add("--replay", type=int, default=-1, metavar="BYTES", help=replay)
+    most = "that a client counts for at most, however many it says it has [2^31]"
+    add("--most-samples", type=int, default=1 << 31, metavar="N", help=most)
     add("--linger", type=float, default=30.0, metavar="S", help="to tell clients that the run is over, in seconds [30]")
     add("--no-report", action="store_true", help="do not make report.html at the end")
     reproducible = "secrets follow from the seed, as in a simulation: for tests and research, not private"

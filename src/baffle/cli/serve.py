@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
-from baffle import checks
+from baffle import certificates, checks
 from baffle.cli.daemon import Interrupted, until_told_to_stop
 from baffle.cli.settings import flags_of
 from baffle.cli.show import Display, make_report, show_result
@@ -34,13 +36,26 @@ log = logging.getLogger("baffle")
 def serve(options: argparse.Namespace) -> None:
     """Serve a run to clients that join over the network; a run that is there already goes on."""
     checks.positive("deadline", options.deadline)
+    _numbers(options.admit)
     experiment = read(read_toml(options.experiment) if options.experiment else {}, flags_of(options))
     out = Path(experiment.out) if experiment.out else _folder(options.experiment)
-    with until_told_to_stop(f"stopped; the same command goes on with {out}"):
+    with until_told_to_stop(f"stopped; the same command goes on with {out}"), _held(out):
         result = _served(options, experiment, out)
     show_result(result, out)
     if not options.no_report:
         make_report(out)
+
+
+@contextmanager
+def _held(out: Path) -> Generator[None]:
+    """Keep other servers from the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SettingsError("out", str(out), "is in use by another process") from None
+        yield
 
 
 def _folder(experiment: Path | None) -> Path:
@@ -51,10 +66,11 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
     from baffle.engines.network.hub import Hub
     from baffle.engines.network.keyring import ServerKeys
     from baffle.engines.network.roster import Roster
-    from baffle.engines.network.zenoh import ZenohServer
+    from baffle.engines.network.zenoh import ZenohServer, refuse_unservable
     from baffle.serving import Service
 
     keys = None if options.insecure else ServerKeys.read(_keys(options.keys), datetime.now(UTC))
+    refuse_unservable(options.listen, keys)
     simulation = _assembled(experiment, options.reproducible)
     settings = msgspec.to_builtins(experiment) | {"out": str(out)}
     admitted = _numbers(options.admit)
@@ -71,6 +87,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         settings=settings,
         kind=_kind(simulation),
         deadline=options.deadline,
+        until=None if keys is None else certificates.about(keys.certificate_pem, datetime.now(UTC)).ends,
         told=_status(out, about, keys),
     )
     service = Service(
@@ -80,6 +97,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         reproducible=options.reproducible,
         least=options.wait,
         replay=options.replay,
+        most_samples=options.most_samples,
         linger=options.linger,
     )
     with hub, ZenohServer(options.listen, keys, hub.receive, hub.gone):
@@ -91,7 +109,9 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
 
 def _keys(folder: Path | None) -> Path:
     if folder is None:
-        raise SettingsError("keys", None, "must name a folder that `baffle keys server` made, or --insecure for tests")
+        raise SettingsError(
+            "keys", None, "name with --keys a folder that `baffle keys server` made, or say --insecure for tests"
+        )
     return folder
 
 
@@ -108,7 +128,6 @@ def _kind(simulation: Simulation) -> Kind:
 
 
 def _status(out: Path, about: Mapping[str, Any], keys: Any) -> Callable[[dict[str, Any]], None]:
-    from baffle import certificates
     from baffle.status import write_status
 
     def told(status: dict[str, Any]) -> None:
@@ -124,7 +143,7 @@ def _explain_silence(hub: Any, listen: list[str], keys: Any) -> None:
     from baffle.engines.network.diagnose import idle
 
     def tell() -> None:
-        if not hub.roster.entries:
+        if not hub.roster.entries and not hub.roster.strangers:
             log.warning("no client has come in %.0f s. %s", _SILENT, idle(listen, keys, datetime.now(UTC)))
 
     timer = threading.Timer(_SILENT, tell)

@@ -61,7 +61,11 @@ class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
     offset: Count
 
 
-Words: TypeAlias = Hello | Turn | Fetch
+class Bye(msgspec.Struct, frozen=True, array_like=True, tag="bye"):
+    """The client has heard that the run is over, and leaves."""
+
+
+Words: TypeAlias = Hello | Turn | Fetch | Bye
 
 
 class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

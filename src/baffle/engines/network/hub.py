@@ -15,6 +15,7 @@ from typing import Any
 from baffle.engines.network.dialogue import (
     PARK,
     Begin,
+    Bye,
     Call,
     Challenge,
     Done,
@@ -104,6 +105,8 @@ class Hub:
     """Seconds after the start before rounds begin without clients that may come back."""
     most_bytes: int = 1 << 20
     """The largest message that can be carried."""
+    until: datetime | None = None
+    """When the server's own certificate ends: then nothing more is answered, since links that are cut may come back."""
     told: Callable[[dict[str, Any]], None] = lambda _: None
     """Is shown the status every second; must not fail."""
     _run: _Run | None = None
@@ -144,7 +147,7 @@ class Hub:
     def gathered(self, least: int) -> dict[int, int]:
         """Return the samples of each client that is there, once they are `least` or more."""
         with self._changed:
-            self._wait(lambda: len(self._there()) >= least, least)
+            self._wait(lambda: len(self._there()), least)
             return {entry.number: entry.samples for entry in self._there()}
 
     def open(self, header: Header, folder: Shelf, *, most_bytes: int) -> None:
@@ -164,7 +167,8 @@ class Hub:
         run = self._served()
         with self._changed:
             run.live = True
-            replies = [(entry, self._unparked(entry), self._begin(False)) for entry in self._there()]
+            parked = [entry for entry in self._there() if entry.parked is not None]
+            replies = [(e, self._unparked(e), self._begin(False)) for e in parked if e.run != run.name]
             self._started = time.monotonic()
         self._send(replies)
 
@@ -173,24 +177,27 @@ class Hub:
         run = self._served()
         with self._changed:
             for number, reason in record.left_out:
-                if number in self.roster.entries and reason != "no answer":
-                    self.roster.entries[number].refuse(reason)
-                    log.warning("client %s, round %d: %s", number, record.plan.round, reason)
+                if run.live and number in self.roster.entries and reason != "no answer":
+                    entry = self.roster.entries[number]
+                    entry.refuse(reason)
+                    if _seldom(entry.refused):
+                        log.warning("client %s, round %d: %s", number, record.plan.round, reason)
             if record.aggregate is None:
                 return
             run.window.append(step_of(record, run.header.federation.clients))
             run.window.trim(run.shelf.version())
             run.version = record.plan.round + 1
-            self._closed.append(time.monotonic())
+            if run.live:
+                self._closed.append(time.monotonic())
 
     def present(self) -> Sequence[int] | None:
         """Return the clients that can be asked, ascending, once they are enough; None where that is all."""
         federation = self._served().header.federation
-        everyone = sum(1 for number in range(federation.clients) if self._admits(number))
+        everyone = sum(1 for number in range(federation.clients) if self.roster.admits(number))
         with self._changed:
             settled = self._started + self.settle
-            self._wait(lambda: len(self._ready()) == everyone, everyone, settled)
-            self._wait(lambda: len(self._ready()) >= federation.least, federation.least)
+            self._wait(lambda: len(self._ready()), everyone, settled)
+            self._wait(lambda: len(self._ready()), federation.least)
             ready = self._ready()
             return None if len(ready) == federation.clients else ready
 
@@ -229,7 +236,7 @@ class Hub:
             )
 
     def finish(self, linger: float) -> None:
-        """Tell every client that the run is over; wait `linger` seconds at most for those that are there."""
+        """Tell every client that the run is over; wait `linger` seconds at most until all have heard it."""
         run = self._served()
         with self._changed:
             run.finished = True
@@ -238,7 +245,7 @@ class Hub:
         self._send(replies)
         until = time.monotonic() + linger
         with self._changed:
-            while time.monotonic() < until and any(not e.done for e in self._there()):
+            while (now := time.monotonic()) < until and self._untold(now):
                 self._changed.wait(0.1)
 
     def status(self) -> dict[str, Any]:
@@ -270,21 +277,26 @@ class Hub:
     def _ready(self) -> list[int]:
         return sorted(entry.number for entry in self._there() if entry.ready)
 
-    def _admits(self, number: int) -> bool:
-        return self.roster.admitted is None or number in self.roster.admitted
-
-    def _wait(self, done: Callable[[], bool], least: int, until: float = float("inf")) -> None:
-        """Wait for something that clients bring about; say now and then who is missing."""
+    def _wait(self, count: Callable[[], int], least: int, until: float = float("inf")) -> None:
+        """Wait until enough clients are counted; say now and then who is missing."""
         told = time.monotonic()
-        while not done() and (now := time.monotonic()) < until:
+        while count() < least and (now := time.monotonic()) < until:
             self._changed.wait(min(0.2, until - now))
-            if time.monotonic() - told > _TOLD and not done():
-                told = time.monotonic()
-                log.warning("waiting for clients: %d of %d are ready%s", len(self._there()), least, self._absent())
+            if time.monotonic() - told > _TOLD and count() < least:
+                told, busy = time.monotonic(), len(self._there()) - count()
+                catching = f", {busy} are catching up" if busy else ""
+                log.warning("waiting for clients: %d of %d are ready%s%s", count(), least, catching, self._absent())
+
+    def _untold(self, now: float) -> bool:
+        """Return whether some client may not have heard that the run is over."""
+        told = sum(1 for entry in self.roster.entries.values() if entry.done)
+        if now < self._started + self.settle:
+            return told < sum(1 for number in range(self.roster.clients) if self.roster.admits(number))
+        return told < sum(1 for entry in self.roster.entries.values() if entry.session)
 
     def _absent(self) -> str:
         there = {entry.number for entry in self._there()}
-        absent = [str(n) for n in range(self.roster.clients) if n not in there and self._admits(n)]
+        absent = [str(n) for n in range(self.roster.clients) if n not in there and self.roster.admits(n)]
         return f"; missing: {', '.join(absent[:20])}{', ...' if len(absent) > 20 else ''}" if absent else ""
 
     def _settled(self, opening: _Opening, until: float) -> bool:
@@ -338,6 +350,7 @@ class Hub:
             entry = self.roster.of_session(session) if session else None
             if entry is not None and entry.gone is None and not entry.done:
                 entry.gone, entry.ready, entry.parked = time.monotonic(), False, None
+                entry.done = entry.told
                 log.info("client %d is away: its link is down", entry.number)
                 self._changed.notify_all()
 
@@ -354,6 +367,7 @@ class Hub:
         message: Signed | None = None
         try:
             message = decode(request.payload, Signed)
+            self._refuse_expired()
             with self._changed:
                 entry, reply = self._reply(message, request)
                 if entry is not None:
@@ -368,6 +382,12 @@ class Hub:
         if reply is not None:
             self._send([(entry, request, reply)])
 
+    def _refuse_expired(self) -> None:
+        if self.until is not None and datetime.now(UTC) > self.until:
+            raise ReportError(
+                f"the server's certificate expired on {self.until:%Y-%m-%d %H:%M} UTC: it needs a new one"
+            )
+
     def _refuse(self, message: Signed | None, reason: str) -> None:
         """Count a message that is refused, and tell of it, more rarely the more there are."""
         entry = self.roster.entries.get(message.client) if message is not None else None
@@ -377,7 +397,7 @@ class Hub:
         else:
             entry.refuse(reason)
             count, name = entry.refused, f"client {entry.number}"
-        if count & (count - 1) == 0:
+        if _seldom(count):
             log.warning("a message that says it is of %s is refused (%d so far): %s", name, count, reason)
 
     def _send(self, replies: Sequence[tuple[Entry | None, Request | None, Reply | None]]) -> None:
@@ -405,6 +425,9 @@ class Hub:
         if entry.gone is not None:
             log.info("client %d is back", entry.number)
         entry.gone, entry.heard = None, now.timestamp()
+        if isinstance(words, Bye):
+            entry.done = entry.told
+            return entry, Wait()
         if isinstance(words, Fetch):
             data = self._served().shelf.part(words.digest, words.offset)
             return entry, Gone() if data is None else Part(data)
@@ -414,7 +437,7 @@ class Hub:
         if turn.serial <= entry.serial:
             entry.duplicate += 1
             return None
-        entry.serial, entry.version, entry.samples = turn.serial, turn.version, turn.samples
+        entry.serial, entry.version, entry.samples, entry.run = turn.serial, turn.version, turn.samples, turn.run
         run = self._run if self._run is not None and self._run.live else None
         if run is not None and turn.run != run.name:
             entry.ready = False
@@ -434,14 +457,18 @@ class Hub:
                 raise ReportError(f"a report of client {report.client} from client {entry.number}")
         except ReportError as error:
             entry.refuse(str(error))
-            log.warning("client %d: its report is refused: %s", entry.number, error)
+            if _seldom(entry.refused):
+                log.warning("client %d: its report is refused: %s", entry.number, error)
             return
         opening, of = run.opening, (report.round, report.attempt)
         if of == entry.counted:
             entry.duplicate += 1
         elif opening is None or of != (opening.plan.round, opening.plan.attempt):
             entry.late += 1
-            log.info("client %d: its report on round %d comes late", entry.number, report.round)
+            if _seldom(entry.late):
+                log.info(
+                    "client %d: its report on round %d comes late (%d so far)", entry.number, report.round, entry.late
+                )
         elif report.client in opening.plan.cohort:
             entry.counted = of
             opening.reports[entry.number] = turn.report
@@ -460,7 +487,7 @@ class Hub:
         if version + len(steps) < run.version:
             return Steps(steps)
         if run.finished:
-            entry.done, entry.version = True, run.version
+            entry.told, entry.ready = True, False
             return Done(steps)
         opening = run.opening
         if opening is not None and entry.number in opening.plan.cohort and entry.number not in opening.reports:
@@ -489,3 +516,8 @@ class Hub:
         if self._run is None:
             raise ReportError("the run has not begun")
         return self._run
+
+
+def _seldom(count: int) -> bool:
+    """Return whether something that has happened `count` times is worth a line: ever more rarely."""
+    return count & (count - 1) == 0

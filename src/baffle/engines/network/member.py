@@ -17,6 +17,7 @@ from baffle.client import Client, answer
 from baffle.engines.network.dialogue import (
     PARK,
     Begin,
+    Bye,
     Call,
     Challenge,
     Done,
@@ -122,7 +123,11 @@ class Member:
     """The last that was asked, from the state held."""
     _of: tuple[bytes, int, int] | None = None
     """Run, round and attempt of the report."""
+    _fresh: bool = False
+    """Whether the server may not have the report yet."""
     _spent: int = 0
+    _behind: bool = True
+    """Whether no round was answered since the client joined."""
     _serial: int = 0
     _slips: int = 0
     _saved: tuple[int, float] = (-1, 0.0)
@@ -147,7 +152,10 @@ class Member:
             self._take_up()
             while not self.stopped.is_set():
                 reply = self._asked(self._turn())
-                if reply is not None and self._heed(reply):
+                if reply is None:
+                    continue
+                self._fresh = self._fresh and isinstance(reply, Stranger)
+                if self._heed(reply):
                     return self._state
             return None
         finally:
@@ -171,6 +179,7 @@ class Member:
         about = (welcome.settings, welcome.kind)
         if self._equipment is None or about != self._about:
             self._about, self._equipment = about, self.equip(welcome)
+        self._behind = True
         log.info("joined as client %d, with %d samples", self.number, self._equipment.samples)
 
     def _take_up(self) -> None:
@@ -184,7 +193,8 @@ class Member:
     def _turn(self) -> Turn:
         samples = self._equipment.samples if self._equipment is not None else 1
         version = self._state.round if self._state is not None else None
-        return Turn(self._serial, self._run, version, samples, self._report, self._spent)
+        report = self._report if self._fresh else b""
+        return Turn(self._serial, self._run, version, samples, report, self._spent)
 
     def _asked(self, words: Words) -> Reply | None:
         """Return the server's reply, or None after a pause where it has none, or nothing that can be understood."""
@@ -215,9 +225,9 @@ class Member:
         """
         self._tries += 1
         if not trouble and self._tries & (self._tries - 1) == 0:
-            trouble = self.why() or "no reply in time"
+            trouble = self.why() or "no reply yet"
         if trouble and trouble != self._trouble:
-            log.warning("%s; trying again", trouble)
+            log.warning("%s; trying again", trouble.rstrip("."))
             self._trouble = trouble
         self.stopped.wait(min(_LONGEST, 0.125 * 1.5**self._tries, self.patience / 4))
 
@@ -238,6 +248,7 @@ class Member:
                     self._fetch(reply)
                 case Done():
                     self._follow(reply)
+                    self._leave()
                     log.info("the run is over after %d rounds", self._state.round if self._state else 0)
                     return True
                 case Wait():
@@ -248,6 +259,11 @@ class Member:
             self._slipped(error)
         return False
 
+    def _leave(self) -> None:
+        """Say that the end was heard, so that the server need not wait; it will not wait for long if this is lost."""
+        data = sealed(self.number, self.session, Bye(), self.sign)
+        any(self.ask(data, min(1.0, self.patience)) is not None for _ in range(3))
+
     def _slipped(self, error: OutOfStepError) -> None:
         self._slips += 1
         if self._slips > _SLIPS:
@@ -257,10 +273,12 @@ class Member:
 
     def _begin(self, encoded: bytes, *, anew: bool) -> None:
         """Take up a run, from the state here or from its beginning."""
+        name = run_name(encoded)
+        if name == self._run and self._state is not None and not anew:
+            return
         header = decode(encoded, Header)
         if header.federation.layout != self._own().runtime.layout:
             raise ModelError("the run's model has other tensors than the one here; take the model of the experiment")
-        name = run_name(encoded)
         if name != self._run:
             self.home.keep_header(name.hex(), encoded)
         self._run, self._header, self._report, self._plan, self._slips = name, header, b"", None, 0
@@ -280,6 +298,8 @@ class Member:
 
     def _follow(self, reply: Steps | Call | Done) -> None:
         header, state = self._held()
+        if self._behind and len(reply.steps) > 1:
+            log.info("catching up by replay: rounds %d to %d", reply.steps[0].round, reply.steps[-1].round)
         for step in reply.steps:
             self._state = state = follow(header, state, step, self.kernels, self._plan)
             self._plan = None
@@ -293,6 +313,7 @@ class Member:
         header, state = self._held()
         self._plan = plan = asked(header, state, call)
         of = (self._run, call.round, call.attempt)
+        self._fresh, self._behind = True, False
         if of == self._of and self._report:
             return
         began = time.monotonic()

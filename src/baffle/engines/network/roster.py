@@ -61,7 +61,12 @@ class Entry:
     """When its last good report came, seconds since 1970."""
     counted: tuple[int, int] | None = None
     """Round and attempt of its last report that counts."""
+    run: bytes = b""
+    """Of which run its state is, as it says."""
+    told: bool = False
+    """Whether it was sent the end of the run."""
     done: bool = False
+    """Whether it has heard it."""
     up: int = 0
     """Bytes of its messages."""
     down: int = 0
@@ -82,7 +87,8 @@ class Entry:
     def joins(self, session: bytes, hello: Hello, signatory: Signatory | None) -> None:
         """Begin anew with a process of the client."""
         self.session, self.signatory, self.software = session, signatory, hello.software
-        self.gone, self.ready, self.serial, self.version, self.done = None, False, -1, None, False
+        self.gone, self.ready, self.serial, self.version = None, False, -1, None
+        self.run, self.told, self.done = b"", False, False
         self.parked, self.challenge = None, b""
         self.joined += 1
 
@@ -139,6 +145,10 @@ class Roster:
     strangers: int = 0
     """Messages refused that are nobody's."""
 
+    def admits(self, number: int) -> bool:
+        """Return whether the client of that number may join."""
+        return 0 <= number < self.clients and (self.admitted is None or number in self.admitted)
+
     def hello(self, message: Signed, hello: Hello, now: datetime) -> tuple[Entry, bytes]:
         """Return the client that says hello and, unless it has proved to be fresh, a challenge for it to say back.
 
@@ -153,7 +163,7 @@ class Roster:
         number = message.client
         if number >= self.clients:
             raise FinalRefusalError(f"client {number} where the run has clients 0 to {self.clients - 1}")
-        if self.admitted is not None and number not in self.admitted:
+        if not self.admits(number):
             raise FinalRefusalError(f"client {number} is not among those admitted")
         entry = self.entries.setdefault(number, Entry(number))
         if entry.challenge and hmac.compare_digest(hello.challenge, entry.challenge):

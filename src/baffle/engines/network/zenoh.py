@@ -94,16 +94,9 @@ class ZenohServer:
         *,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        places = [place("listen", text) for text in listen]
-        if not places:
-            raise SettingsError("listen", list(listen), "must be one address (HOST:PORT) or more")
-        if keys is None:
-            _refuse_outside(places)
         checks.within("most_bytes", most_bytes, 1, MOST_BYTES)
-        require("zenoh", "network")
-        for host, port in places:
-            _refuse_unbindable(host, port)
-        self._receive, self._gone, self._most_bytes = receive, gone, most_bytes
+        places = refuse_unservable(listen, keys)
+        self._receive, self._gone, self._most_bytes, self._dropped = receive, gone, most_bytes, 0
         self._session = _listening(_server_settings(places, keys, most_bytes), listen)
         self._session.declare_queryable(KEY, self._asked, complete=True)
         self._session.liveliness().declare_subscriber(f"{HERE}/*", self._changed, history=True)
@@ -123,6 +116,15 @@ class ZenohServer:
         asked = _Asked(query, self._most_bytes)
         if len(asked.payload) <= self._most_bytes:
             self._receive(asked)
+            return
+        self._dropped += 1
+        if self._dropped & (self._dropped - 1) == 0:
+            log.warning(
+                "a question of %d bytes is dropped, at most %d can be (%d so far)",
+                len(asked.payload),
+                self._most_bytes,
+                self._dropped,
+            )
 
     def _changed(self, sample: zenoh.Sample) -> None:
         import zenoh
@@ -293,6 +295,24 @@ def place(field: str, text: str) -> tuple[str, int]:
     if not 1 <= int(port) <= 65_535:
         raise SettingsError(field, text, "must have a port from 1 to 65535")
     return host, int(port)
+
+
+def refuse_unservable(listen: Sequence[str], keys: ServerKeys | None) -> list[tuple[str, int]]:
+    """Return each HOST:PORT's host and port, where a server can listen at them now.
+
+    Raises:
+        SettingsError: an address can't be listened at, or not without keys.
+        MissingExtraError: zenoh is not installed.
+    """
+    places = [place("listen", text) for text in listen]
+    if not places:
+        raise SettingsError("listen", list(listen), "must be one address (HOST:PORT) or more")
+    if keys is None:
+        _refuse_outside(places)
+    require("zenoh", "network")
+    for host, port in places:
+        _refuse_unbindable(host, port)
+    return places
 
 
 def _refuse_outside(places: Sequence[tuple[str, int]]) -> None:
