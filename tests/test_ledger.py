@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+import stat
 import struct
 import zlib
 from itertools import pairwise

@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle import checks
+from baffle.errors import SettingsError
 
 Bytes: TypeAlias = Callable[[int], bytes]
 """(how many) -> random bytes: os.urandom, or a seeded Random's `randbytes` where a test must repeat."""
+
+LEAST, MOST = Fraction(1, 4), 1 << 100
+"""Of σ²: below, the bound on sums has no proof; above, draws would leave int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,11 @@ class DiscreteGaussian:
     """
 
     variance: Fraction | float
-    """σ² of one share, in squared quanta, a rational ≥ ¼ (a float is one); a share's own variance is at most this."""
+    """σ² of one share, in squared quanta, a rational from ¼ to 2¹⁰⁰ (a float is one); a share's own variance is at most this."""
 
     def __post_init__(self) -> None:
-        checks.at_least("variance", self.variance, 0.25)
+        if not LEAST <= self.variance <= MOST:
+            raise SettingsError("variance", self.variance, "must be between 1/4 and 2^100")
 
     def __call__(self, shape: int | tuple[int, ...], randomness: Bytes) -> NDArray[np.int64]:
         """Return independent draws of that shape.

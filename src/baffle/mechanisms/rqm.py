@@ -63,10 +63,12 @@ class RandomisedQuantiser:
         place = self._places(np.where(np.isfinite(slopes), slopes, 0.0) / bounds)
         cell = self._cells(place)
         kept, below = uniforms[..., :-1] < self.keep, inner <= cell[..., None]
-        low = np.where(kept & below, inner, 0).max(axis=-1, initial=0)
-        high = np.where(kept & ~below, inner, self.levels - 1).min(axis=-1, initial=self.levels - 1)
+        low: NDArray[np.int64] = np.where(kept & below, inner, 0).max(axis=-1, initial=0)
+        last = self.levels - 1
+        high: NDArray[np.int64] = np.where(kept & ~below, inner, last).min(axis=-1, initial=last)
         up = uniforms[..., -1] < (place - low) / (high - low)
-        return np.where(up, high, low).astype(np.int64)
+        indices: NDArray[np.int64] = np.where(up, high, low)
+        return indices
 
     def draw(self, slopes: Floats, bounds: Floats, generator: np.random.Generator) -> NDArray[np.int64]:
         """Return indices as a call does, with uniforms from `generator`."""
