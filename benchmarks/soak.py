@@ -119,11 +119,14 @@ def soak(minutes: float, clients: int) -> dict[str, Any]:
             for number in range(clients):
                 fleet.start(number)
             begun = time.monotonic()
+            while not (out / "ledger").exists() and time.monotonic() - begun < 120:
+                time.sleep(0.2)
+            begun = time.monotonic()
             while time.monotonic() - begun < 60 * minutes:
                 time.sleep(1.0)
                 if server.poll() is not None:
                     raise SystemExit((ground.folder / "server.log").read_text()[-3000:])
-                if len(rows) > 20:
+                if (out / "ledger").exists():
                     fleet.disturb(chance)
                 rows.append(sample(server.pid, out) | {"seconds": time.monotonic() - begun})
             fleet.end()

@@ -1,12 +1,12 @@
 """What rounds cost in differential privacy, and what noise or how many rounds a target leaves.
 
-All of it goes through Rényi divergences of one round, added up over rounds, so rounds may depend on each other's results.
-What is protected is all of a client's data: neighbours are runs in which one client's data differ. A guarantee holds
-against whoever sees what the mechanism's divergence is of, and only if each round's noise is fresh and secret.
+All of it goes through Rényi divergences of one round, added up over rounds, so a round may depend on what earlier ones
+gave. What is protected is all of a client's data: neighbours are runs in which one client's data differ. A guarantee
+holds against whoever sees what the mechanism's divergence is of, and only if each round's noise is fresh and secret.
 
-Baffle draws a cohort of fixed size, without replacement, anew each round, and **names it in the plan and in the ledger**.
+Baffle draws a cohort of fixed size, without replacement, anew each round, and **names it in the plan and the ledger**.
 Who can read either knows who took part, and a client that is known to have taken part is not hidden by the draw. So the
-default is `everyone`: no amplification, every client in every round. `Drawn` is what the draw is worth against somebody who
+default is None: no amplification, every client in every round. `Drawn` is what the draw is worth against somebody who
 sees neither plan, ledger nor traffic; `Poisson` is not how Baffle draws and is here to compare with published figures.
 """
 
@@ -76,8 +76,8 @@ class Gaussian:
 
         D_α = α (Δ/C)² / 2z²   without sampling
 
-    Δ = C where neighbours have one client more or less, 2C where one client's data are replaced: `Drawn` always means the
-    latter. With sampling, dp_accounting's bounds (Mironov et al. 2019 for `Poisson`, Wang et al. 2019 for `Drawn`).
+    Δ = C where neighbours have one client more or less, 2C where one client's data are replaced, as `Drawn` always
+    means. With sampling, dp_accounting's bounds (Mironov et al. 2019 for `Poisson`, Wang et al. 2019 for `Drawn`).
     """
 
     multiplier: float
@@ -159,8 +159,8 @@ def epsilon(mechanism: Mechanism, rounds: int, delta: float) -> float:
 
         ε = min over α of  T D_α + ln(1 − 1/α) − ln(δ α)/(α − 1)
 
-    An upper bound: the best of dp_accounting's orders, from 1.1 to 1024. ∞ where no order has a bound. An attempt that is
-    tried again counts as a round if its reports were seen. Source: Canonne, Kamath & Steinke 2020, proposition 12.
+    An upper bound: the best of dp_accounting's orders, from 1.1 to 1024. ∞ where no order has a bound. An attempt that
+    is tried again counts as a round if its reports were seen. Source: Canonne, Kamath & Steinke 2020, proposition 12.
 
     Raises:
         SettingsError: rounds < 1, or δ outside (0, 1).
@@ -246,8 +246,10 @@ def _amplified(order: int, share: float, curve: Floats) -> float:
         return math.inf
     gain = math.log(min(4 * math.expm1(second), 2 * math.exp(second))) if 0 < second < 700 else math.log(2) + second
     terms = [0.0, 2 * math.log(share) + math.log(math.comb(order, 2)) + (gain if second > 0 else -math.inf)]
-    for j in range(3, order + 1):
-        terms.append(math.log(2) + j * math.log(share) + math.log(math.comb(order, j)) + (j - 1) * float(curve[j - 2]))
+    terms += [
+        math.log(2) + j * math.log(share) + math.log(math.comb(order, j)) + (j - 1) * float(curve[j - 2])
+        for j in range(3, order + 1)
+    ]
     return float(np.logaddexp.reduce(terms)) / (order - 1)
 
 

@@ -37,13 +37,13 @@ def test_no_norm_exceeds_the_bound_and_no_direction_turns(slopes, bound):
         if norm(before) <= bound * (1 - 1e-12):
             assert np.array_equal(before, after)
         large = np.abs(before).max()
-        if 0 < large:
+        if large > 0:
             assert after / max(np.abs(after).max(), 1e-320) == pytest.approx(before / large, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan, math.inf])
 def test_a_bound_that_is_none_is_refused(bound):
-    with pytest.raises(SettingsError, match="^bound = "):
+    with pytest.raises(SettingsError, match=r"^bound = "):
         clip_norm(np.ones(2), bound)
 
 
@@ -102,13 +102,13 @@ def test_settings_out_of_range_are_refused(field, given):
 
 
 def test_steps_that_make_no_sense_are_refused():
-    with pytest.raises(SettingsError, match="^clients = 0"):
+    with pytest.raises(SettingsError, match=r"^clients = 0"):
         AdaptiveBound()(1.0, 0.0, 0)
     with pytest.raises(SettingsError, match=r"^rate = 0.2: would change the bound by a factor of e"):
         AdaptiveBound()(1.0, -1e6, 1)
-    with pytest.raises(SettingsError, match="^rate = "):
+    with pytest.raises(SettingsError, match=r"^rate = "):
         AdaptiveBound()(1.0, math.nan, 1)
-    with pytest.raises(SettingsError, match="^bound = "):
+    with pytest.raises(SettingsError, match=r"^bound = "):
         AdaptiveBound(1.0, 1.0)(1e308, -600.0, 1)
     with pytest.raises(SettingsError, match=r"^deviation = 0.5: must be above half the multiplier, 0.5$"):
         AdaptiveBound(deviation=0.5).slopes_multiplier(1.0)

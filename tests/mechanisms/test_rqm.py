@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from baffle.errors import SettingsError
@@ -153,6 +153,7 @@ def test_indices_by_hand():
 
 
 @given(ANY, st.floats(allow_nan=True, allow_infinity=True), st.floats(1e-6, 1e6), st.integers(0, 99))
+@example(RandomisedQuantiser(4, 0.5, 1.0), 1.7e308, 1e-6, 0)
 def test_any_slope_gives_an_index_in_range_and_the_same_one_as_at_its_bound(quantiser, slope, bound, seed):
     slopes, bounds = np.full((2, 3), slope), np.full(3, bound)
     indices = quantiser.draw(slopes, bounds, np.random.default_rng(seed))

@@ -257,8 +257,8 @@ def test_a_client_that_is_ahead_of_a_server_restored_from_a_backup_comes_back(tm
 
 def test_a_round_that_does_not_fit_a_message_is_refused_in_words(tmp_path) -> None:
     made = simulation(method=msgspec.structs.replace(METHOD, forwards=40_000, batch=1, bits=8))
-    with net(made, tmp_path, most_bytes=20_000) as federation:
-        with pytest.raises(
-            SettingsError, match=r"slopes of 8 bits a round, \d+ bytes, and a message has at most 15904"
-        ):
-            federation.serve(2)
+    with (
+        net(made, tmp_path, most_bytes=20_000) as federation,
+        pytest.raises(SettingsError, match=r"slopes of 8 bits a round, \d+ bytes, and a message has at most 15904"),
+    ):
+        federation.serve(2)

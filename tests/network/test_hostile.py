@@ -211,16 +211,17 @@ def test_a_client_that_says_it_has_more_samples_than_there_can_be_ends_no_run(ne
 def test_a_report_of_a_hundred_megabytes_does_not_reach_the_servers_memory(net, authority) -> None:
     import zenoh
 
-    from baffle.engines.network.zenoh import _client_settings, _config, place
+    from baffle.engines.network.addresses import place
+    from baffle.engines.network.links import client_settings, config_of
 
     server, clients = serving(net, 150)
     server.says("client 0 has joined")
     keys = read(authority.client(2))
     net.until_round(5)
     before = server.memory()
-    settings = _client_settings(place("address", net.place), keys, 1 << 20)
+    settings = client_settings(place("address", net.place), keys, 1 << 20)
     settings["transport/link/rx/max_message_size"] = 1 << 30
-    with contextlib.closing(zenoh.open(_config(settings))) as session:
+    with contextlib.closing(zenoh.open(config_of(settings))) as session:
         for size in (100_000_000, 100_000_000, 2_000_000):
             with contextlib.suppress(zenoh.ZError):
                 replies = session.get(KEY, zenoh.handlers.FifoChannel(4), payload=bytes(size), timeout=2.0)

@@ -63,10 +63,11 @@ def _folder(experiment: Path | None) -> Path:
 
 
 def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> Result:
+    from baffle.engines.network.addresses import refuse_unservable
     from baffle.engines.network.hub import Hub
     from baffle.engines.network.keyring import ServerKeys
     from baffle.engines.network.roster import Roster
-    from baffle.engines.network.zenoh import ZenohServer, refuse_unservable
+    from baffle.engines.network.zenoh import ZenohServer
     from baffle.serving import Service
 
     keys = None if options.insecure else ServerKeys.read(_keys(options.keys), datetime.now(UTC))

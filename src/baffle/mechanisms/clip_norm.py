@@ -47,7 +47,7 @@ class AdaptiveBound:
 
         C ← C · exp(−η_C (b̃ − γ)),   b̃ = (Σᵢ bᵢ + N(0, σ_b²)) / n,   bᵢ = 1 if ‖sᵢ‖ ≤ C, else 0
 
-    The sum and not the bits is what may be seen. Each client's bit, sent as b − ½, moves the sum by ½ at most, so beside
+    The sum and not the bits is what may be seen. A client's bit, sent as b − ½, moves the sum by ½ at most, so beside
     slopes noised with multiplier z_Δ the round costs as much as one Gaussian query with multiplier z < z_Δ, where
     z⁻² = z_Δ⁻² + (2σ_b)⁻². That is for a client that is there or not; one that is replaced moves either sum twice as
     far, hence the same z for twice the sensitivity. Source: Andrew et al. 2021, algorithm 1 and theorem 1.

@@ -27,14 +27,15 @@ class DiscreteGaussian:
 
         P(x) ∝ exp(−x² / 2σ²),   x whole
 
-    Sampled exactly, in integers: no float has a say in what is drawn. That is why it was chosen over Skellam noise, whose
-    law is closed under sums but whose Poisson samplers are exact only at a cost that grows with the variance, and in
-    NumPy not at all. The price is τ, by which a sum of n shares differs from N_ℤ(0, nσ²): for σ ≥ 2 less than 1e-15 for
-    any n up to 10⁴. Sources: Canonne, Kamath & Steinke 2020, algorithms 1 to 3; Kairouz, Liu & Steinke 2021.
+    Sampled exactly, in integers: no float has a say in what is drawn. That is why it was chosen over Skellam noise,
+    whose law is closed under sums but whose Poisson draws are made with floats in NumPy; the exact ways that were known
+    here cost time in proportion to the variance. The price is τ, by which a sum of n shares differs from N_ℤ(0, nσ²):
+    for σ ≥ 2 less than 1e-15 for any n up to 10⁴. Sources: Canonne, Kamath & Steinke 2020, algorithms 1 to 3;
+    Kairouz, Liu & Steinke 2021.
     """
 
     variance: Fraction | float
-    """σ² of one share, in squared quanta, a rational from ¼ to 2¹⁰⁰ (a float is one); a share's own variance is at most this."""
+    """σ² of one share, in squared quanta, a rational from ¼ to 2¹⁰⁰ (a float is one); no smaller than its variance."""
 
     def __post_init__(self) -> None:
         if not LEAST <= self.variance <= MOST:
@@ -64,14 +65,14 @@ class DiscreteGaussian:
         return 10 * float(np.exp(-2 * math.pi**2 * float(self.variance) * counts / (counts + 1)).sum())
 
     def divergence(self, order: float, distance: float, slopes: int, clients: int, failing: int = 0) -> float:
-        """Return a bound on D_α of the noised sum of K slopes, α = `order`, when at most d of n clients add no noise.
+        """Return a bound on D_α of the noised sum of K slopes, α = `order`, when d of n clients add no noise.
 
             s = Δ₂ / √(n − d)σ
             D_α ≤ min{ α s²/2 + τK,   α/2 (s + √K τ)² },   τ of n − d shares
 
-        ∞ if nobody is left to add any. Who fails may drop out, send no noise, or send what it likes as long as that does
-        not depend on the honest clients' shares. A ring changes nothing: reducing a sum is after the fact. Source:
-        Kairouz, Liu & Steinke 2021, proposition 14 (its third form, with Δ₁, is left out: this is safe without).
+        ∞ if nobody is left to add any. Who fails may drop out, send no noise, or send what it likes as long as that
+        does not depend on the honest clients' shares. A ring changes nothing: reducing a sum is after the fact. Source:
+        Kairouz, Liu & Steinke 2021, proposition 14 (its form with Δ₁ is left out: this is safe without).
 
         Args:
             order: α, > 1.
@@ -105,8 +106,8 @@ class DiscreteGaussian:
 def moved(bound: float, slopes: int, *, replaced: bool = True) -> float:
     """Return Δ₂, how far a client whose slopes have norm ≤ `bound` quanta moves a sum of their roundings.
 
-    Rounding to a neighbour moves each of K slopes by less than 1, so a client's integers have norm ≤ bound + √K; a client
-    that is replaced by another moves a sum twice that, one that is left out once.
+    Rounding to a neighbour moves each of K slopes by less than 1, so a client's integers have norm ≤ bound + √K; a
+    client that is replaced by another moves a sum twice that, one that is left out once.
     """
     checks.at_least("bound", bound, 0)
     checks.at_least("slopes", slopes, 1)
@@ -136,7 +137,7 @@ def _below(limit: int, randomness: Bytes) -> int:
 
 
 def _exp_coin(top: int, bottom: int, randomness: Bytes) -> bool:
-    """Return True with probability exp(−top/bottom), from 0 up: a run of coins of γ/1, γ/2, … ends after an odd number."""
+    """Return True with probability exp(−γ), γ = top/bottom ≥ 0: coins of γ/1, γ/2, … first fail at an odd number."""
     while top > bottom:
         if not _exp_coin(1, 1, randomness):
             return False

@@ -10,8 +10,8 @@ from datetime import datetime
 from cryptography import x509
 
 from baffle.certificates import about, addresses, fingerprint, utc, who
+from baffle.engines.network.addresses import place
 from baffle.engines.network.keyring import ClientKeys, ServerKeys
-from baffle.engines.network.zenoh import place
 
 PATIENCE = 3.0
 """Seconds for which a server is waited for, at each step."""

@@ -14,11 +14,8 @@ from typing import Any
 
 from baffle.engines.network.dialogue import (
     PARK,
-    Begin,
     Bye,
-    Call,
     Challenge,
-    Done,
     Fetch,
     Gone,
     Hello,
@@ -27,7 +24,6 @@ from baffle.engines.network.dialogue import (
     Refused,
     Reply,
     Signed,
-    Steps,
     Stranger,
     Turn,
     Wait,
@@ -37,11 +33,12 @@ from baffle.engines.network.dialogue import (
     run_name,
 )
 from baffle.engines.network.roster import Entry, FinalRefusalError, Request, Roster
+from baffle.engines.network.served import Opening, Served, seldom
 from baffle.engines.network.shelf import Shelf
 from baffle.engines.network.steps import Window, bitmap, step_of
 from baffle.errors import BaffleError, ReportError, SettingsError
 from baffle.header import Header
-from baffle.messages import Plan, Report, Round, decode, encode, report_size
+from baffle.messages import Plan, Round, decode, encode, report_size
 from baffle.parameters import Vector
 
 GRACE = 1.0
@@ -54,34 +51,6 @@ _TOLD = 10.0
 """Seconds between two words about who is missing."""
 
 log = logging.getLogger("baffle")
-
-
-@dataclass(slots=True)
-class _Opening:
-    """A round that is open."""
-
-    plan: Plan
-    cohort: bytes
-    check: bytes
-    reports: dict[int, bytes] = field(default_factory=dict[int, bytes])
-
-    def missing(self) -> list[int]:
-        return [number for number in self.plan.cohort if number not in self.reports]
-
-
-@dataclass(slots=True)
-class _Run:
-    """The run that is served."""
-
-    header: Header
-    encoded: bytes
-    name: bytes
-    window: Window
-    shelf: Shelf
-    version: int = 0
-    live: bool = False
-    opening: _Opening | None = None
-    finished: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +78,7 @@ class Hub:
     """When the server's own certificate ends: then nothing more is answered, since links that are cut may come back."""
     told: Callable[[dict[str, Any]], None] = lambda _: None
     """Is shown the status every second; must not fail."""
-    _run: _Run | None = None
+    _run: Served | None = None
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
     _inbox: queue.SimpleQueue[Request | str | None] = field(
         default_factory=queue.SimpleQueue["Request | str | None"], repr=False
@@ -160,7 +129,7 @@ class Hub:
         """
         encoded = encode(header)
         with self._changed:
-            self._run = _Run(header, encoded, run_name(encoded), Window(most_bytes), folder)
+            self._run = Served(header, encoded, run_name(encoded), Window(most_bytes), folder)
 
     def start(self) -> None:
         """Let the clients that wait have the run, and those that come."""
@@ -168,7 +137,7 @@ class Hub:
         with self._changed:
             run.live = True
             parked = [entry for entry in self._there() if entry.parked is not None]
-            replies = [(e, self._unparked(e), self._begin(False)) for e in parked if e.run != run.name]
+            replies = [(e, self._unparked(e), run.begin(anew=False)) for e in parked if e.run != run.name]
             self._started = time.monotonic()
         self._send(replies)
 
@@ -180,7 +149,7 @@ class Hub:
                 if run.live and number in self.roster.entries and reason != "no answer":
                     entry = self.roster.entries[number]
                     entry.refuse(reason)
-                    if _seldom(entry.refused):
+                    if seldom(entry.refused):
                         log.warning("client %s, round %d: %s", number, record.plan.round, reason)
             if record.aggregate is None:
                 return
@@ -212,9 +181,9 @@ class Hub:
         run = self._served()
         cohort = bitmap(plan.cohort, run.header.federation.clients)
         with self._changed:
-            run.opening = opening = _Opening(plan, cohort, check_of(encode(plan)))
+            run.opening = opening = Opening(plan, cohort, check_of(encode(plan)))
             waiting = [self.roster.entries[number] for number in plan.cohort if number in self.roster.entries]
-            replies = [(e, self._unparked(e), self._next(run, e)) for e in waiting if e.parked is not None]
+            replies = [(e, self._unparked(e), run.next(e)) for e in waiting if e.parked is not None]
         self._send(replies)
         until = time.monotonic() + self.deadline
         with self._changed:
@@ -241,7 +210,7 @@ class Hub:
         with self._changed:
             run.finished = True
             parked = [entry for entry in self.roster.entries.values() if entry.parked is not None]
-            replies = [(entry, self._unparked(entry), self._next(run, entry)) for entry in parked]
+            replies = [(entry, self._unparked(entry), run.next(entry)) for entry in parked]
         self._send(replies)
         until = time.monotonic() + linger
         with self._changed:
@@ -299,7 +268,7 @@ class Hub:
         absent = [str(n) for n in range(self.roster.clients) if n not in there and self.roster.admits(n)]
         return f"; missing: {', '.join(absent[:20])}{', ...' if len(absent) > 20 else ''}" if absent else ""
 
-    def _settled(self, opening: _Opening, until: float) -> bool:
+    def _settled(self, opening: Opening, until: float) -> bool:
         missing, now = opening.missing(), time.monotonic()
         if not missing or now >= until:
             return True
@@ -308,7 +277,7 @@ class Hub:
             moment is not None and now - moment >= GRACE for moment in gone
         )
 
-    def _tell_missing(self, opening: _Opening) -> None:
+    def _tell_missing(self, opening: Opening) -> None:
         for number in opening.missing():
             entry = self.roster.entries.get(number)
             why = (
@@ -397,7 +366,7 @@ class Hub:
         else:
             entry.refuse(reason)
             count, name = entry.refused, f"client {entry.number}"
-        if _seldom(count):
+        if seldom(count):
             log.warning("a message that says it is of %s is refused (%d so far): %s", name, count, reason)
 
     def _send(self, replies: Sequence[tuple[Entry | None, Request | None, Reply | None]]) -> None:
@@ -441,83 +410,19 @@ class Hub:
         run = self._run if self._run is not None and self._run.live else None
         if run is not None and turn.run != run.name:
             entry.ready = False
-            return self._begin(False)
+            return run.begin(anew=False)
         if run is not None and turn.report:
-            self._take(run, entry, turn)
-        reply = self._next(run, entry) if run is not None else None
+            run.take(entry, turn)
+        reply = run.next(entry) if run is not None else None
         if reply is None:
             entry.parked, entry.since, entry.ready = request, time.monotonic(), True
         return reply
-
-    def _take(self, run: _Run, entry: Entry, turn: Turn) -> None:
-        """Count a report."""
-        try:
-            report = decode(turn.report, Report)
-            if report.client != entry.number:
-                raise ReportError(f"a report of client {report.client} from client {entry.number}")
-        except ReportError as error:
-            entry.refuse(str(error))
-            if _seldom(entry.refused):
-                log.warning("client %d: its report is refused: %s", entry.number, error)
-            return
-        opening, of = run.opening, (report.round, report.attempt)
-        if of == entry.counted:
-            entry.duplicate += 1
-        elif opening is None or of != (opening.plan.round, opening.plan.attempt):
-            entry.late += 1
-            if _seldom(entry.late):
-                log.info(
-                    "client %d: its report on round %d comes late (%d so far)", entry.number, report.round, entry.late
-                )
-        elif report.client in opening.plan.cohort:
-            entry.counted = of
-            opening.reports[entry.number] = turn.report
-            entry.answered += 1
-            entry.reported, entry.spent = entry.heard, turn.spent
-            entry.latencies.append(time.monotonic() - entry.called)
-
-    def _next(self, run: _Run, entry: Entry) -> Reply | None:
-        """Return what a client is told now, or None when it has to wait."""
-        version = entry.version
-        if version is None or version > run.version:
-            return self._rescued(run, entry)
-        if version < run.version and not run.window.reaches(version):
-            return self._rescued(run, entry)
-        steps = run.window.since(version) if version < run.version else ()
-        if version + len(steps) < run.version:
-            return Steps(steps)
-        if run.finished:
-            entry.told, entry.ready = True, False
-            return Done(steps)
-        opening = run.opening
-        if opening is not None and entry.number in opening.plan.cohort and entry.number not in opening.reports:
-            entry.called, entry.ready = time.monotonic(), False
-            return Call(steps, opening.plan.round, opening.plan.attempt, opening.cohort, opening.check)
-        return Steps(steps) if steps else None
-
-    def _rescued(self, run: _Run, entry: Entry) -> Reply:
-        """Return a way back for a client whose state is of no use: a snapshot, or the beginning."""
-        offer = run.shelf.newest()
-        if offer is None or (offer.version < run.version and not run.window.reaches(offer.version)):
-            entry.ready = False
-            return self._begin(True)
-        entry.ready = False
-        log.info("client %d at version %s gets the snapshot of %d", entry.number, entry.version, offer.version)
-        return offer
-
-    def _begin(self, anew: bool) -> Begin:
-        return Begin(self._served().encoded, anew)
 
     def _unparked(self, entry: Entry) -> Request | None:
         request, entry.parked = entry.parked, None
         return request
 
-    def _served(self) -> _Run:
+    def _served(self) -> Served:
         if self._run is None:
             raise ReportError("the run has not begun")
         return self._run
-
-
-def _seldom(count: int) -> bool:
-    """Return whether something that has happened `count` times is worth a line: ever more rarely."""
-    return count & (count - 1) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -96,6 +97,12 @@ class Entry:
         """Count something that was refused."""
         self.refused += 1
         self.reason = reason
+
+    def counts(self, of: tuple[int, int], spent: int) -> None:
+        """Take note of a report that counts: of which round and attempt, and how many milliseconds it took to make."""
+        self.counted, self.reported, self.spent = of, self.heard, spent
+        self.answered += 1
+        self.latencies.append(time.monotonic() - self.called)
 
     def row(self, now: datetime, clock: float) -> dict[str, Any]:
         """Return what is told of the client; times in seconds, bytes of messages."""

@@ -4,12 +4,8 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
-import json
 import logging
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,27 +13,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from baffle import checks
+from baffle.engines.network.addresses import place, refuse_unservable
 from baffle.engines.network.keyring import ClientKeys, ServerKeys
+from baffle.engines.network.links import HERE, KEY, RETRY, client_settings, config_of, server_settings
 from baffle.errors import SettingsError
 from baffle.extras import require
 
 if TYPE_CHECKING:
     import zenoh
-
-KEY = "baffle/1/ask"
-"""Where clients ask, and the server alone answers."""
-
-HERE = "baffle/1/here"
-"""Under which each client's session shows that it is there."""
-
-RETRY = (0.25, 4.0)
-"""Seconds between two attempts to reach the server: at first, and at most, doubling.
-
-Not shorter: after each client that it refuses, zenoh's server accepts nobody for 0.1 s.
-"""
-
-FREEZE = 0.5
-"""Seconds for which an answer waits for a client that takes nothing in; its link is cut then."""
 
 SETTLE = 0.1
 """Seconds that a question without an answer takes longer, at most, unless the link has gone."""
@@ -48,11 +31,7 @@ MOST_BYTES = 1 << 20
 A larger answer to a frozen client would hold a thread, and leave a link that never ends (zenoh 1.10).
 """
 
-_MOST_CLIENTS = 65_536
 _SESSION = re.compile("[0-9a-f]{16}")
-_HEAD = 4096
-"""Bytes that zenoh may put around a payload; far more than it does."""
-
 log = logging.getLogger("baffle")
 
 
@@ -96,8 +75,9 @@ class ZenohServer:
     ) -> None:
         checks.within("most_bytes", most_bytes, 1, MOST_BYTES)
         places = refuse_unservable(listen, keys)
+        require("zenoh", "network")
         self._receive, self._gone, self._most_bytes, self._dropped = receive, gone, most_bytes, 0
-        self._session = _listening(_server_settings(places, keys, most_bytes), listen)
+        self._session = _listening(server_settings(places, keys, most_bytes), listen)
         self._session.declare_queryable(KEY, self._asked, complete=True)
         self._session.liveliness().declare_subscriber(f"{HERE}/*", self._changed, history=True)
 
@@ -155,7 +135,7 @@ class ZenohClient:
             raise SettingsError("session", session, "must be 16 hexadecimal digits")
         checks.within("most_bytes", most_bytes, 1, MOST_BYTES)
         require("zenoh", "network")
-        self._settings = _client_settings(server, keys, most_bytes)
+        self._settings = client_settings(server, keys, most_bytes)
         self._token, self._most_bytes = f"{HERE}/{session}", most_bytes
         self._session: zenoh.Session | None = None
         self._here: zenoh.LivelinessToken | None = None
@@ -279,91 +259,11 @@ class _Asked:
             log.debug("zenoh: %s", error)
 
 
-def place(field: str, text: str) -> tuple[str, int]:
-    """Return the host, without brackets, and the port of HOST:PORT.
-
-    Raises:
-        SettingsError: the text is not that.
-    """
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if bracketed else host
-    fit = host.isascii() and host.isprintable() and not set(host) & set(" /?#;[]")
-    if not (colon and host and fit and bracketed == (":" in host) and port.isascii() and port.isdecimal()):
-        rule = "must be HOST:PORT, like 192.0.2.7:7447, fed.example.org:7447 or [2001:db8::7]:7447"
-        raise SettingsError(field, text, rule)
-    if not 1 <= int(port) <= 65_535:
-        raise SettingsError(field, text, "must have a port from 1 to 65535")
-    return host, int(port)
-
-
-def refuse_unservable(listen: Sequence[str], keys: ServerKeys | None) -> list[tuple[str, int]]:
-    """Return each HOST:PORT's host and port, where a server can listen at them now.
-
-    Raises:
-        SettingsError: an address can't be listened at, or not without keys.
-        MissingExtraError: zenoh is not installed.
-    """
-    places = [place("listen", text) for text in listen]
-    if not places:
-        raise SettingsError("listen", list(listen), "must be one address (HOST:PORT) or more")
-    if keys is None:
-        _refuse_outside(places)
-    require("zenoh", "network")
-    for host, port in places:
-        _refuse_unbindable(host, port)
-    return places
-
-
-def _refuse_outside(places: Sequence[tuple[str, int]]) -> None:
-    """Refuse to serve without keys at an address that other machines reach."""
-    for host, port in places:
-        if not _is_loopback(host):
-            rule = "is reached by other machines: that needs keys (baffle keys server); without, 127.0.0.1 or [::1]"
-            raise SettingsError("listen", f"{host}:{port}", rule)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # What a name stands for can change between this look and zenoh's own.
-        return False
-
-
-def _refuse_unbindable(host: str, port: int) -> None:
-    """Refuse where nothing can be listened at, in words that zenoh does not have."""
-    shown = joined(host, port)
-    try:
-        family, kind, protocol, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise SettingsError("listen", shown, f"is not found: {error.strerror}") from None
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(found)
-            probe.listen()
-        except OSError as error:
-            raise SettingsError("listen", shown, _unbindable(error)) from None
-
-
-def _unbindable(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "is not allowed to this user; ports below 1024 often are not"
-    words = {errno.EADDRINUSE: "is in use by another program", errno.EADDRNOTAVAIL: "is not an address of this machine"}
-    return words.get(error.errno or 0, f"can't be listened at: {error.strerror}")
-
-
-def joined(host: str, port: int) -> str:
-    """Return HOST:PORT, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _listening(settings: Mapping[str, object], listen: Sequence[str]) -> zenoh.Session:
     import zenoh
 
     try:
-        return zenoh.open(_config(settings))
+        return zenoh.open(config_of(settings))
     except zenoh.ZError as error:
         raise SettingsError("listen", list(listen), f"can't be served: {error}") from None
 
@@ -372,110 +272,10 @@ def _reached(settings: Mapping[str, object]) -> zenoh.Session | None:
     import zenoh
 
     try:
-        return zenoh.open(_config(settings))
+        return zenoh.open(config_of(settings))
     except zenoh.ZError as error:
         log.debug("zenoh: %s", error)
         return None
 
 
-def _config(settings: Mapping[str, object]) -> zenoh.Config:
-    import zenoh
-
-    config = zenoh.Config()
-    for key, value in settings.items():
-        config.insert_json5(key, json.dumps(value))
-    return config
-
-
-def _server_settings(places: Sequence[tuple[str, int]], keys: ServerKeys | None, most_bytes: int) -> dict[str, object]:
-    scheme = "tcp" if keys is None else "tls"
-    return {
-        **_settings(scheme, most_bytes),
-        "mode": "router",
-        "listen/endpoints": [f"{scheme}/{joined(host, port)}" for host, port in places],
-        "listen/timeout_ms": 0,
-        "listen/exit_on_failure": True,
-        "transport/unicast/max_sessions": _MOST_CLIENTS,
-        "transport/link/tx/queue/congestion_control/block/wait_before_close": int(FREEZE * 1e6),
-        "access_control": _access(),
-        **({} if keys is None else _secured("listen", keys)),
-    }
-
-
-def _client_settings(server: tuple[str, int], keys: ClientKeys | None, most_bytes: int) -> dict[str, object]:
-    scheme = "tcp" if keys is None else "tls"
-    return {
-        **_settings(scheme, most_bytes),
-        "mode": "client",
-        "connect/endpoints": [f"{scheme}/{joined(*server)}"],
-        # Open fails at once when nobody is there; later links are sought for ever, at these intervals.
-        "connect/timeout_ms": 0,
-        "connect/retry": {
-            "period_init_ms": int(RETRY[0] * 1e3),
-            "period_max_ms": int(RETRY[1] * 1e3),
-            "period_increase_factor": 2.0,
-        },
-        "transport/unicast/open_timeout": 5000,
-        **({} if keys is None else _secured("connect", keys)),
-    }
-
-
-def _settings(scheme: str, most_bytes: int) -> dict[str, object]:
-    """Return what server and clients have in common: no discovery, one protocol, one lane, bounded messages."""
-    return {
-        "scouting/multicast/enabled": False,
-        "scouting/gossip/enabled": False,
-        "scouting/delay": 0,
-        "timestamping/enabled": False,
-        "adminspace/enabled": False,
-        "transport/shared_memory/enabled": False,
-        "transport/unicast/qos/enabled": False,
-        "transport/link/protocols": [scheme],
-        "transport/link/rx/max_message_size": most_bytes + _HEAD,
-        # As many batches (64 KiB) as zenoh allows, for MOST_BYTES: what exceeds them has FREEZE in all to leave.
-        "transport/link/tx/queue/size/data": 16,
-    }
-
-
-def _secured(side: str, keys: ServerKeys | ClientKeys) -> dict[str, object]:
-    """Return the settings of mutual TLS for the side that listens or connects."""
-    tls = "transport/link/tls"
-    return {
-        f"{tls}/root_ca_certificate": str(keys.ca),
-        f"{tls}/{side}_certificate": str(keys.certificate),
-        f"{tls}/{side}_private_key": str(keys.key),
-        f"{tls}/enable_mtls": True,
-        f"{tls}/verify_name_on_connect": True,
-        f"{tls}/close_link_on_expiration": True,
-    }
-
-
-def _access() -> dict[str, object]:
-    """Return what passes between the server and anyone: all else is dropped."""
-    rules = [
-        {"id": "ask", "messages": ["query"], "flows": ["ingress"], "permission": "allow", "key_exprs": [KEY]},
-        {
-            "id": "here",
-            "messages": ["liveliness_token"],
-            "flows": ["ingress"],
-            "permission": "allow",
-            "key_exprs": [f"{HERE}/*"],
-        },
-        {
-            "id": "answer",
-            "messages": ["reply", "declare_queryable"],
-            "flows": ["egress"],
-            "permission": "allow",
-            "key_exprs": [KEY],
-        },
-    ]
-    return {
-        "enabled": True,
-        "default_permission": "deny",
-        "rules": rules,
-        "subjects": [{"id": "anyone"}],
-        "policies": [{"rules": [rule["id"] for rule in rules], "subjects": ["anyone"]}],
-    }
-
-
-__all__ = ["HERE", "KEY", "MOST_BYTES", "Request", "ZenohClient", "ZenohServer", "joined", "place"]
+__all__ = ["HERE", "KEY", "MOST_BYTES", "Request", "ZenohClient", "ZenohServer"]

@@ -1,0 +1,112 @@
+"""The run that a server serves: what a client is told of it, and what becomes of a report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from baffle.engines.network.dialogue import Begin, Call, Done, Reply, Steps, Turn
+from baffle.engines.network.roster import Entry
+from baffle.engines.network.shelf import Shelf
+from baffle.engines.network.steps import Window
+from baffle.errors import ReportError
+from baffle.header import Header
+from baffle.messages import Plan, Report, decode
+
+log = logging.getLogger("baffle")
+
+
+@dataclass(slots=True)
+class Opening:
+    """A round that is open."""
+
+    plan: Plan
+    cohort: bytes
+    """A bit for each client."""
+    check: bytes
+    """Of the plan."""
+    reports: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    """Encoded, by client."""
+
+    def missing(self) -> list[int]:
+        """Return the clients that have not answered."""
+        return [number for number in self.plan.cohort if number not in self.reports]
+
+
+@dataclass(slots=True)
+class Served:
+    """A run as its clients see it."""
+
+    header: Header
+    encoded: bytes
+    """The header."""
+    name: bytes
+    window: Window
+    shelf: Shelf
+    version: int = 0
+    """Rounds that count."""
+    live: bool = False
+    """Whether clients may have it yet."""
+    opening: Opening | None = None
+    finished: bool = False
+
+    def begin(self, *, anew: bool) -> Begin:
+        """Return what a client starts from."""
+        return Begin(self.encoded, anew)
+
+    def next(self, entry: Entry) -> Reply | None:
+        """Return what a client is told now, or None when it has to wait."""
+        version = entry.version
+        if version is None or version > self.version:
+            return self._rescue(entry)
+        if version < self.version and not self.window.reaches(version):
+            return self._rescue(entry)
+        steps = self.window.since(version) if version < self.version else ()
+        if version + len(steps) < self.version:
+            return Steps(steps)
+        if self.finished:
+            entry.told, entry.ready = True, False
+            return Done(steps)
+        opening = self.opening
+        if opening is not None and entry.number in opening.plan.cohort and entry.number not in opening.reports:
+            entry.called, entry.ready = time.monotonic(), False
+            return Call(steps, opening.plan.round, opening.plan.attempt, opening.cohort, opening.check)
+        return Steps(steps) if steps else None
+
+    def _rescue(self, entry: Entry) -> Reply:
+        """Return a way back for a client whose state is of no use: a snapshot, or the beginning."""
+        entry.ready = False
+        offer = self.shelf.newest()
+        if offer is None or (offer.version < self.version and not self.window.reaches(offer.version)):
+            return self.begin(anew=True)
+        log.info("client %d at version %s gets the snapshot of %d", entry.number, entry.version, offer.version)
+        return offer
+
+    def take(self, entry: Entry, turn: Turn) -> None:
+        """Count a client's report, or say why not."""
+        try:
+            report = decode(turn.report, Report)
+            if report.client != entry.number:
+                raise ReportError(f"a report of client {report.client} from client {entry.number}")
+        except ReportError as error:
+            entry.refuse(str(error))
+            if seldom(entry.refused):
+                log.warning("client %d: its report is refused: %s", entry.number, error)
+            return
+        opening, of = self.opening, (report.round, report.attempt)
+        if of == entry.counted:
+            entry.duplicate += 1
+        elif opening is None or of != (opening.plan.round, opening.plan.attempt):
+            entry.late += 1
+            if seldom(entry.late):
+                number, late = entry.number, entry.late
+                log.info("client %d: its report on round %d comes late (%d so far)", number, report.round, late)
+        elif report.client in opening.plan.cohort:
+            opening.reports[entry.number] = turn.report
+            entry.counts(of, turn.spent)
+
+
+def seldom(count: int) -> bool:
+    """Return whether something that has happened `count` times is worth a line: ever more rarely."""
+    return count & (count - 1) == 0
