@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/baffle train
 
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -28,7 +28,7 @@ docs: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,onnx,ray,network,dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,onnx,ray,network,private,dev,docs]'
 	touch $(READY)
 
 clean:

@@ -4,8 +4,8 @@
 
 K = 100 slopes a round, every client in every round, neighbours: one client's data replaced, δ = 1e-5. Both mechanisms
 send sums of the same width, and the Gaussian gets the mean slope with no more mean square error than randomised
-quantisation does at slopes of 0: its scale is the largest at which sums wrap with a probability of 1e-6 a round at most,
-its noise what rounding, at most a quarter of a squared quantum, leaves of that error.
+quantisation does at slopes of 0: its scale is the largest at which sums wrap with a probability of 1e-6 a round or
+less, its noise what rounding, at most a quarter of a squared quantum, leaves of that error.
 
 - "alone": randomised quantisation against who sees each client's answer. Does not depend on how many clients there are.
 - "sum": against who sees the sum only; holds whatever the other clients' slopes are.
