@@ -95,7 +95,7 @@ class Round:
             pledges[member.number] = wired(pledge)
         roster = next(iter(states.values())).roster
         chosen = tuple(pledges[i] for i in (sorted(states) if cohort is None else cohort))
-        return cls(roster, states, slot, ring, Aggregation(roster, slot, ring, count, chosen), pledges)
+        return cls(roster, states, slot, ring, Aggregation.of(roster, slot, ring, count, chosen), pledges)
 
     def mask(self, number: int, slopes: np.ndarray, weight: int = 1) -> Masked:
         self.members[number], masked = self.members[number].mask(

@@ -256,7 +256,11 @@ def test_a_signature_is_of_one_message(one, other) -> None:
             verified(SIGN.certificate, CA.certificate, other, signature, NOW)
 
 
-@pytest.mark.parametrize("signature", [b"", SIGNATURE[:-1], SIGNATURE + b"\0", bytes(64), b"\xff" * 64, bytes(10**6)])
+@pytest.mark.parametrize(
+    "signature",
+    [b"", SIGNATURE[:-1], SIGNATURE + b"\0", bytes(64), b"\xff" * 64, bytes(10**6)],
+    ids=["empty", "short", "long", "zeros", "ones", "huge"],
+)
 def test_a_signature_of_any_length(signature) -> None:
     with pytest.raises(ReportError, match="not client 3's of this message"):
         verified(SIGN.certificate, CA.certificate, b"report", signature, NOW)

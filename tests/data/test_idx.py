@@ -87,7 +87,11 @@ def test_a_damaged_file_is_named_with_the_reason(folder, name, content, words):
         load_idx(folder)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(good)[:-9], good, b"", gzip.compress(good)[:20] + b"\xff" * 40])
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(good)[:-9], good, b"", gzip.compress(good)[:20] + b"\xff" * 40],
+    ids=["cut", "plain", "empty", "spoilt"],
+)
 def test_a_damaged_gzip_file_is_named(folder, content):
     (folder / TRAIN).unlink()
     (folder / f"{TRAIN}.gz").write_bytes(content)

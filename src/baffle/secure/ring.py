@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,27 +41,25 @@ class Ring:
     """W, ≥ 1: 1 where all weigh the same."""
     levels: int
     """L, the largest slope, ≥ 1."""
+    bits: int = field(init=False, repr=False, compare=False)
+    """Width m, 2 to 64."""
+    word: np.dtype[np.unsignedinteger] = field(init=False, repr=False, compare=False)
+    """The least machine word of m bits or more, little-endian; 2^m divides its modulus."""
 
     def __post_init__(self) -> None:
         for name in ("clients", "most_weight", "levels"):
             checks.at_least(name, getattr(self, name), 1)
-        if self.most >= 1 << 63:
-            raise SettingsError("bits", self.most.bit_length() + 1, "of a masked sum; at most 64 are possible")
+        bits = self.most.bit_length() + 1
+        if bits > 64:
+            raise SettingsError("bits", bits, "of a masked sum; at most 64 are possible")
+        size = next(size for size in (1, 2, 4, 8) if 8 * size >= bits)
+        object.__setattr__(self, "bits", bits)
+        object.__setattr__(self, "word", np.dtype(f"<u{size}"))
 
     @property
     def most(self) -> int:
         """The largest sum, n W L."""
         return self.clients * self.most_weight * self.levels
-
-    @property
-    def bits(self) -> int:
-        """Width m, 2 to 64."""
-        return self.most.bit_length() + 1
-
-    @property
-    def word(self) -> np.dtype[np.unsignedinteger]:
-        """The least machine word of m bits or more, little-endian; 2^m divides its modulus."""
-        return np.dtype(f"<u{next(size for size in (1, 2, 4, 8) if 8 * size >= self.bits)}")
 
     def encode(self, integers: NDArray[np.int64], weight: int) -> Words:
         """Return x_i, [K + 1], of slopes `integers` [K], MISSING where there is none.

@@ -83,4 +83,4 @@ def _product(numbers: Iterable[int]) -> int:
     return product
 
 
-__all__ = ["SECRET", "Combiner", "split"]
+__all__ = ["Combiner", "split"]
