@@ -49,7 +49,7 @@ def test_a_torn_ledger_is_told_with_what_cuts_it(name, command) -> None:
     told = command(name, "run")
     assert told.status == 2
     assert "ledger record 3: is unfinished:" in told.error
-    assert "`baffle train --resume` cuts it off" in told.error
+    assert "`baffle train --resume`, or `baffle serve`, cuts it off" in told.error
     assert Path("run/ledger").read_bytes() == data[:-7]
 
 
