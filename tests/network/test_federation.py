@@ -11,8 +11,11 @@ import pytest
 
 from baffle import Gaussian, SettingsError
 from baffle import run as runs
+from baffle.engines.network.dialogue import run_name
+from baffle.engines.network.home import Home
 from baffle.engines.network.loopback import Faults
 from baffle.kernels import PlainKernels
+from baffle.messages import encode
 from baffle.parameters import digest
 from federation import METHOD, Network, layout, simulation
 from networked import net
@@ -262,3 +265,17 @@ def test_a_round_that_does_not_fit_a_message_is_refused_in_words(tmp_path) -> No
         pytest.raises(SettingsError, match=r"slopes of 8 bits a round, \d+ bytes, and a message has at most 15904"),
     ):
         federation.serve(2)
+
+
+def test_a_folder_with_a_state_of_another_experiment_is_no_obstacle(tmp_path) -> None:
+    other = simulation(
+        runtime=Network(layout(given=True), given={"first.weight": np.ones((4, 3), np.float32)})
+    ).header()
+    encoded = encode(other)
+    with Home(tmp_path / "client-0") as home:
+        home.keep_header(run_name(encoded).hex(), encoded)
+    with net(simulation(), tmp_path) as federation:
+        result = federation.serve(3)
+        federation.machines[0].join()
+        assert federation.machines[0].error is None
+        assert federation.machines[0].digest == result.digest

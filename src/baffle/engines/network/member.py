@@ -183,12 +183,16 @@ class Member:
         log.info("joined as client %d, with %d samples", self.number, self._equipment.samples)
 
     def _take_up(self) -> None:
-        """Go on with the latest run of which there is a state here."""
+        """Go on with the latest run of this model of which there is a state here."""
         for name in self.home.runs():
             encoded = self.home.header(name)
-            if encoded is not None:
-                self._begin(encoded, anew=False)
-                return
+            if encoded is None:
+                continue
+            try:
+                return self._begin(encoded, anew=False)
+            except ModelError:  # of another experiment, kept in the same folder
+                continue
+        return None
 
     def _turn(self) -> Turn:
         samples = self._equipment.samples if self._equipment is not None else 1
