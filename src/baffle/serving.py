@@ -126,9 +126,8 @@ class Service:
         told = tuple(min(samples.get(number, 0), self.most_samples) for number in range(header.federation.clients))
         most = 1 if self.simulation.weight == "equal" else max(told)
         made = self._with(header, key, told, most)
-        server.plan(
-            made.algorithm, made.federation, made.start(self.simulation.runtime.given)
-        )  # refused before it begins
+        # What can't be planned is refused before the run begins.
+        server.plan(made.algorithm, made.federation, made.start(self.simulation.runtime.given))
         return made
 
     def _again(self, found: Header) -> Header:

@@ -283,8 +283,8 @@ def test_a_report_that_does_not_fit_is_left_out_with_its_reason(change, reason, 
         assert reason in row["last_refusal"]
 
 
-def test_reports_said_again_count_once(tmp_path) -> None:
-    """A client that sends its last report for ever: late or double, never twice in a sum."""
+def test_a_flood_of_old_reports_from_an_unknown_process_changes_nothing(tmp_path) -> None:
+    """Signed well, but by a process that has not said hello; one that has is in test_hostile."""
     made = simulation()
     local = made.run(5, out=tmp_path / "local")
     kept: list[bytes] = []

@@ -17,7 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from baffle import certificates, checks
-from baffle.cli.daemon import Interrupted, until_told_to_stop
+from baffle.cli.daemon import until_told_to_stop
 from baffle.cli.settings import flags_of
 from baffle.cli.show import Display, make_report, show_result
 from baffle.data import Dataset
@@ -166,6 +166,3 @@ def _numbers(text: str | None) -> Collection[int] | None:
     if not found or min(found) < 0:
         raise SettingsError("admit", text, "must be numbers and ranges of them, such as 0-4,7")
     return frozenset(found)
-
-
-__all__ = ["Interrupted", "serve"]
