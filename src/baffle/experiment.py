@@ -162,7 +162,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     momentum: Annotated[BelowOne, About("method", "of sgd")]
     beta1: Annotated[BelowOne, About("method", "of adam's first moment")]
     beta2: Annotated[BelowOne, About("method", "of adam's second moment")]
-    epsilon: Annotated[Positive, About("method", "added to adam's denominator")]
+    eps: Annotated[Positive, About("method", "added to adam's denominator")]
     weight_decay: Annotated[NotNegative, About("method", "times the weights, added to the gradient")]
     average: Annotated[
         BelowOne, About("method", "decay of the weights' exponential average, for evaluation; 0 is none")

@@ -227,7 +227,7 @@ CHANGED = {
     "momentum": 0.5,
     "beta1": 0.8,
     "beta2": 0.98,
-    "epsilon": 1e-6,
+    "eps": 1e-6,
     "weight_decay": 0.01,
     "average": 0.9,
     "schedule": "linear",

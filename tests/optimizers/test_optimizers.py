@@ -12,7 +12,7 @@ SETTINGS = [
     Sgd(rate=0.05, momentum=0.9),
     Sgd(rate=0.05, momentum=0.5, weight_decay=0.1),
     Adam(rate=0.02),
-    Adam(rate=0.02, beta1=0.9, beta2=0.999, epsilon=1e-6),
+    Adam(rate=0.02, beta1=0.9, beta2=0.999, eps=1e-6),
     Adam(rate=0.02, beta1=0.5, beta2=0.9, weight_decay=0.1),
     Adam(rate=0.02, beta1=0.0, beta2=0.0),
 ]
@@ -30,7 +30,7 @@ def reference(optimizer, parameter):
         [parameter],
         lr=optimizer.rate,
         betas=(optimizer.beta1, optimizer.beta2),
-        eps=optimizer.epsilon,
+        eps=optimizer.eps,
         weight_decay=optimizer.weight_decay,
     )
 
@@ -105,7 +105,7 @@ def step_by_step(optimizer, gradients):
                 power1, power2 = power1 * optimizer.beta1, power2 * optimizer.beta2
             first = f32(optimizer.beta1) * first + f32(1 - optimizer.beta1) * g
             second = f32(optimizer.beta2) * second + f32(1 - optimizer.beta2) * (g * g)
-            root = np.sqrt(second) / f32(np.sqrt(1 - power2)) + f32(optimizer.epsilon)
+            root = np.sqrt(second) / f32(np.sqrt(1 - power2)) + f32(optimizer.eps)
             theta = theta - f32(optimizer.rate / (1 - power1)) * (first / root)
         result.append(theta)
     return np.array(result, np.float32)
@@ -142,7 +142,7 @@ def test_adams_first_step_is_the_rate_whatever_the_gradients_size(gradient):
 
 
 def test_adams_second_step_by_hand():
-    adam = Adam(rate=1.0, beta1=0.5, beta2=0.75, epsilon=1.0)
+    adam = Adam(rate=1.0, beta1=0.5, beta2=0.75, eps=1.0)
     parameters, memory = adam(one(0.0), one(4.0), adam.init(1))  # m = 2, v = 4; 2/(2/0.5 + 1) / 0.5
     assert parameters[0] == pytest.approx(-0.8, rel=1e-6)
     parameters, memory = adam(parameters, one(0.0), memory)  # m = 1, v = 3, powers ¼ and 9/16
@@ -162,7 +162,7 @@ def test_adams_second_step_by_hand():
         (Adam, "rate", -1.0, "must be a finite number > 0"),
         (Adam, "beta1", 1.0, "must be at least 0 and below 1"),
         (Adam, "beta2", float("nan"), "must be at least 0 and below 1"),
-        (Adam, "epsilon", 0.0, "must be a finite number > 0"),
+        (Adam, "eps", 0.0, "must be a finite number > 0"),
         (Adam, "weight_decay", float("inf"), "must be 0 or more"),
     ],
 )

@@ -10,7 +10,7 @@ from baffle.memory import Memory
 from baffle.parameters import Vector
 
 
-class Adam(msgspec.Struct, frozen=True, tag_field="optimizer", tag="adam"):
+class Adam(msgspec.Struct, frozen=True, tag_field="optimizer", tag="adam", rename={"eps": "epsilon"}):
     """Adam with weight decay added to the gradient.
 
         g ← g + λ θ,   m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
@@ -27,7 +27,7 @@ class Adam(msgspec.Struct, frozen=True, tag_field="optimizer", tag="adam"):
     """β₁, in [0, 1)."""
     beta2: float = 0.99
     """β₂, in [0, 1)."""
-    epsilon: float = 1e-8
+    eps: float = 1e-8
     """ε, > 0."""
     weight_decay: float = 0.0
     """λ, ≥ 0."""
@@ -36,7 +36,7 @@ class Adam(msgspec.Struct, frozen=True, tag_field="optimizer", tag="adam"):
         checks.positive("rate", self.rate)
         checks.below_one("beta1", self.beta1)
         checks.below_one("beta2", self.beta2)
-        checks.positive("epsilon", self.epsilon)
+        checks.positive("eps", self.eps)
         checks.at_least("weight_decay", self.weight_decay, 0)
 
     def init(self, size: int) -> Memory:
@@ -53,6 +53,6 @@ class Adam(msgspec.Struct, frozen=True, tag_field="optimizer", tag="adam"):
         first = f32(self.beta1) * memory["first"] + f32(1 - self.beta1) * step
         second = f32(self.beta2) * memory["second"] + f32(1 - self.beta2) * (step * step)
         power1, power2 = memory["power1"] * self.beta1, memory["power2"] * self.beta2
-        root = np.sqrt(second) / f32(np.sqrt(1 - power2[0])) + f32(self.epsilon)
+        root = np.sqrt(second) / f32(np.sqrt(1 - power2[0])) + f32(self.eps)
         moved = parameters - f32(self.rate * factor / (1 - power1[0])) * (first / root)
         return moved, {"first": first, "second": second, "power1": power1, "power2": power2}
