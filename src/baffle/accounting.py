@@ -154,6 +154,24 @@ class Several:
         return np.sum([part.divergences(orders) for part in self.parts], axis=0)
 
 
+class Spending:
+    """ε of a mechanism after any number of rounds, its divergences computed once.
+
+    Raises:
+        SettingsError: δ outside (0, 1).
+        MissingExtraError: dp_accounting is not installed.
+    """
+
+    def __init__(self, mechanism: Mechanism, delta: float) -> None:
+        _check(1, delta)
+        self._delta, self._orders = delta, _orders()
+        self._costs = mechanism.divergences(self._orders)
+
+    def after(self, rounds: int) -> float:
+        """Return ε after so many rounds, 0 for none."""
+        return _spent(self._orders, self._costs, rounds, self._delta) if rounds else 0.0
+
+
 def epsilon(mechanism: Mechanism, rounds: int, delta: float) -> float:
     """Return ε of (ε, δ)-differential privacy after T = `rounds` rounds.
 

@@ -52,6 +52,9 @@ def assemble(experiment: Experiment) -> Simulation:
         engine=experiment.engine,
         workers=experiment.workers,
         address=experiment.address,
+        secure=experiment.secure,
+        minimum=experiment.minimum,
+        privacy=experiment.target(),
         evaluate_every=experiment.evaluate_every,
         snapshot_every=experiment.snapshot_every,
     )

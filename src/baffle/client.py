@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle.aggregators import weighted_mean
+from baffle.errors import ReportError
 from baffle.kernels import Kernels
 from baffle.keys import Key
 from baffle.mechanisms import clip
@@ -30,6 +32,8 @@ class Client:
     """Of its batches and its stochastic rounding; from the operating system's randomness in a real federation."""
     draw: Callable[[np.random.Generator, int], Batch]
     """(generator, batch size) -> a mini-batch of that many samples, or of all where there are fewer."""
+    randomness: Callable[[int], bytes] = secrets.token_bytes
+    """So many bytes for noise that protects: nobody may predict them, hence never from a key of the run."""
 
     def batch(self, plan: Plan, step: int) -> Batch:
         """Return the mini-batch of a local step: one for all of the step's probes."""
@@ -38,6 +42,17 @@ class Client:
     def uniforms(self, plan: Plan, step: int) -> NDArray[np.float64]:
         """Return what a step's slopes are rounded with, [K] in [0, 1)."""
         return self.private.fold("rounding", plan.round, plan.attempt, step).generator().random(plan.directions)
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """A client's part of a round's sums."""
+
+    client: int
+    samples: int
+    """Its weight."""
+    integers: NDArray[np.int64]
+    """[`plan.words`], MISSING where a probe gave no finite loss; larger than a report holds where they carry noise."""
 
 
 def answer(plan: Plan, parameters: Vector, client: Client, runtime: Runtime, kernels: Kernels) -> Report:
@@ -61,33 +76,72 @@ def answers(
     Clients of one group have the same displaced copies, so for H = 1 each copy is made once and evaluated on all their
     batches together. In float64 the reports are the same to the bit; in float32 the sums inside a batched layer may run
     in another order, and a slope may differ in its last digit.
+
+    Raises:
+        ReportError: as `answer`; or the integers carry a share of noise, which only secure sums can.
     """
+    if plan.privacy is not None and plan.privacy.shares:
+        raise ReportError("the plan shares its noise among the clients, and that protects sums alone, not reports")
+    found = contributions(plan, parameters, clients, runtime, kernels)
+    return [Report.of(plan, one.client, one.samples, one.integers) for one in found]
+
+
+def contributions(
+    plan: Plan, parameters: Vector, clients: Sequence[Client], runtime: Runtime, kernels: Kernels
+) -> list[Contribution]:
+    """Return what `answers` makes reports of, by the clients' numbers; for sums of which nobody sees a part."""
     plan.refuse_other_model(parameters.size)
     together: dict[int, list[Client]] = {}
     for client in clients:
         group = plan.group(client.number)
         together.setdefault(group if plan.steps == 1 else client.number, []).append(client)
-    reports = [report for some in together.values() for report in _walk(plan, parameters, some, runtime, kernels)]
-    return sorted(reports, key=lambda report: report.client)
+    found = [one for some in together.values() for one in _walk(plan, parameters, some, runtime, kernels)]
+    return sorted(found, key=lambda one: one.client)
 
 
 def _walk(
     plan: Plan, parameters: Vector, clients: Sequence[Client], runtime: Runtime, kernels: Kernels
-) -> list[Report]:
-    """Return reports of clients that stay at the same parameters all the way: one group and H = 1, or one client."""
+) -> list[Contribution]:
+    """Return the parts of clients that stay at the same parameters all the way: one group and H = 1, or one client."""
     group = plan.group(clients[0].number)
     taken: list[NDArray[np.int64]] = []
+    inside = np.ones(len(clients), np.bool_)
     for step in range(plan.steps):
         batches = [client.batch(plan, step) for client in clients]
         slopes = measure(plan, group, step, parameters, batches, runtime, kernels)
-        uniforms = np.stack([client.uniforms(plan, step) for client in clients])
-        taken.append(plan.quantiser(clip(slopes, plan.bounds), plan.bounds, uniforms))
+        taken.append(_rounded(plan, step, slopes, clients))
+        if plan.privacy is not None:
+            inside &= plan.privacy.inside(slopes)
         if step + 1 < plan.steps:
             own = weighted_mean(taken[-1][:, None], np.ones(1, np.int64), plan.places)[0]
             gradient = local_gradient(plan, group, step, own, parameters.size, kernels)
             parameters = parameters - np.float32(plan.rate) * gradient
-    integers = np.stack(taken, axis=1)
-    return [Report.of(plan, c.number, c.samples, own) for c, own in zip(clients, integers, strict=True)]
+    integers = np.stack(taken, axis=1).reshape(len(clients), -1)
+    return [
+        Contribution(client.number, client.samples, _hidden(plan, own, bool(within), client))
+        for client, own, within in zip(clients, integers, inside, strict=True)
+    ]
+
+
+def _rounded(plan: Plan, step: int, slopes: NDArray[np.float64], clients: Sequence[Client]) -> NDArray[np.int64]:
+    """Return a step's slopes [C, K] as integers."""
+    uniforms = np.stack([client.uniforms(plan, step) for client in clients])
+    if plan.privacy is None:
+        return plan.quantiser(clip(slopes, plan.bounds), plan.bounds, uniforms)
+    parts = [
+        plan.privacy.step(own[None], plan.bounds, plan.quantiser, drawn[None], client.randomness)
+        for own, drawn, client in zip(slopes, uniforms, clients, strict=True)
+    ]
+    return np.concatenate(parts)
+
+
+def _hidden(plan: Plan, integers: NDArray[np.int64], within: bool, client: Client) -> NDArray[np.int64]:
+    """Return a client's integers [H · K] with the one that counts norms, and its share of the noise."""
+    if plan.privacy is None:
+        return integers
+    levels = plan.quantiser.levels
+    whole = np.append(integers, levels if within else -levels) if plan.privacy.counts else integers
+    return whole + plan.privacy.share(whole.size, client.randomness)
 
 
 def measure(

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from baffle.algorithms import Baffle
 from baffle.allocation import Rule
+from baffle.budget import Target
 from baffle.directions import Gaussian, Rademacher, Sparse
 from baffle.errors import SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
@@ -174,6 +175,37 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     weight: Annotated[Literal["samples", "equal"], About("round", "what a client counts for")] = "samples"
     unavailable: Annotated[BelowOne, About("round", "chance that a client asked does not answer")] = 0.0
 
+    secure: Annotated[
+        Literal["none", "masks", "ideal"],
+        About(
+            "privacy",
+            "whether the server sees sums alone: not, by masks that cancel out, or (in a simulation) as if somebody "
+            "trusted added reports up",
+        ),
+    ] = "none"
+    minimum: Annotated[
+        int, Meta(ge=2), About("privacy", "fewest reports of which a secure sum is opened", "clients")
+    ] = 2
+    mechanism: Annotated[
+        Literal["none", "gaussian", "shares", "rqm"],
+        About(
+            "privacy",
+            "what hides a client's data in the sums: nothing, noise of the server, noise in shares of the clients "
+            "(with secure sums), or randomised quantisation",
+        ),
+    ] = "none"
+    epsilon: Annotated[NotNegative, About("privacy", "budget that no client exceeds; needs a mechanism")] = 0.0
+    delta: Annotated[float, Meta(gt=0, lt=1), About("privacy", "chance that goes with epsilon")] = 1e-5
+    slope_size: Annotated[
+        Positive,
+        About("privacy", "largest root mean square of a client's slopes in a private run; the first if it adapts"),
+    ] = 1.0
+    quantile: Annotated[
+        BelowOne,
+        About("privacy", "share of the clients whose slopes the bound leaves alone; 0 keeps it as slope_size says"),
+    ] = 0.0
+    colluding: Annotated[Whole, About("privacy", "whose noise the server may know", "clients")] = 0
+
     engine: Annotated[
         Literal["local", "ray"],
         About("run", "what evaluates probes: this process, or the workers of a Ray cluster, with the same ledger"),
@@ -194,6 +226,30 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     evaluate_every: Annotated[Number, About("run", "between evaluations on held-out data", "rounds")] = 20
     snapshot_every: Annotated[Number, About("run", "between snapshots", "rounds")] = 50
     out: Annotated[str, About("run", "folder of the run; empty means a new one in runs/")] = ""
+
+    def target(self) -> Target | None:
+        """Return what the run promises each client, or None.
+
+        Raises:
+            SettingsError: the settings of privacy do not go together.
+        """
+        if self.mechanism == "none":
+            if self.epsilon:
+                raise SettingsError("mechanism", "none", "must be gaussian, shares or rqm where epsilon is given")
+            return None
+        if not self.epsilon:
+            raise SettingsError("epsilon", self.epsilon, "must be above 0 where a mechanism is given")
+        if self.weight != "equal":
+            raise SettingsError("weight", self.weight, "must be 'equal' in a private run: a heavy client would show")
+        return Target(
+            mechanism=self.mechanism,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            rounds=max(1, self.rounds),
+            size=self.slope_size,
+            quantile=self.quantile,
+            colluding=self.colluding,
+        )
 
     def baffle(self) -> Baffle:
         """Return the method.
@@ -281,8 +337,9 @@ def read(*sources: Mapping[str, Any]) -> Experiment:
     for source in sources:
         given |= {name: check(name, value) for name, value in source.items()}
     preset = given.get("algorithm", "baffle")
-    experiment = Experiment(**(defaults(preset, given) | given))
+    experiment = Experiment(**(defaults(preset, given) | _private(given) | given))
     experiment.baffle()
+    experiment.target()
     return experiment
 
 
@@ -301,6 +358,17 @@ def check(name: str, value: object, *, text: bool = False) -> Any:
         return msgspec.convert(value, FIELDS[name], strict=not text)
     except msgspec.ValidationError as error:
         raise SettingsError(name, value, _rule(name, str(error))) from None
+
+
+def _private(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults of a private run that are others than of a run in the open."""
+    match given.get("mechanism", "none"):
+        case "none":
+            return {}
+        case "rqm":
+            return {"weight": "equal", "bits": 4, "allocation": "equal"}
+        case _:
+            return {"weight": "equal"}
 
 
 _WORDS = {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from baffle import bits
 from baffle.algorithms import Baffle
+from baffle.budget import Budget
 from baffle.errors import LedgerError, ModelError
 from baffle.keys import Key
 from baffle.parameters import Vector, digest
@@ -27,6 +28,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Of each client."""
     initial: str
     """Digest of θ₀."""
+    budget: Budget | None = None
+    """Of privacy, which no client's data exceed; None where nothing is promised."""
 
     def start(self, given: Mapping[str, NDArray[np.generic]] | None) -> State:
         """Return the state before the first round.

@@ -17,7 +17,7 @@ from baffle.directions import Law
 from baffle.errors import ReportError, SettingsError
 from baffle.estimators import Estimator
 from baffle.keys import Key
-from baffle.mechanisms import MISSING, Quantiser
+from baffle.mechanisms import MISSING, Protection, Quantiser
 from baffle.packing import pack, packed_size, unpack
 
 PROTOCOL = 1
@@ -77,6 +77,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """b, bits of a slope."""
     estimator: Estimator
     blocks: Annotated[tuple[BlockPlan, ...], Meta(min_length=1)]
+    privacy: Protection | None = None
+    """What clients do to their slopes so that little can be told from them, or nothing."""
 
     def __post_init__(self) -> None:
         if self.protocol != PROTOCOL:
@@ -105,6 +107,11 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     def shape(self) -> tuple[int, int, int]:
         """Of an aggregate: (G, H, K)."""
         return self.groups, self.steps, self.directions
+
+    @property
+    def words(self) -> int:
+        """Integers of a report: H · K, and one more where norms are counted."""
+        return self.steps * self.directions + (1 if self.privacy is not None and self.privacy.counts else 0)
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -159,6 +166,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         rounding = self.steps * peak  # what standing in for a missing probe may add to each sum
         reach = self.steps * peak * weight * self.quantiser.levels + rounding
         reach += (reach >> (self.bits - 1)) + 1  # what rounding the sums may add
+        reach += self.steps * peak * (self.privacy.most(len(self.cohort)) if self.privacy is not None else 0)
         if reach >= 1 << 63:
             raise SettingsError(
                 "bits",
@@ -177,11 +185,11 @@ class Report(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     client: Count
     samples: Number
     slopes: bytes
-    """H · K integers of b bits, step by step, block by block; see `packing`."""
+    """H · K integers of b bits, step by step, block by block, and one more where norms are counted; see `packing`."""
 
     @classmethod
     def of(cls, plan: Plan, client: int, samples: int, integers: NDArray[np.int64]) -> Report:
-        """Return the report of `integers` [H, K], MISSING where a probe gave no finite loss."""
+        """Return the report of `integers`, [H, K] or all `plan.words` of them, MISSING where no loss was finite."""
         codes = np.where(integers == MISSING, -(1 << (plan.bits - 1)), integers).ravel()
         return cls(PROTOCOL, plan.round, plan.attempt, client, samples, pack(codes, plan.bits))
 
@@ -198,11 +206,18 @@ class Report(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
             )
         if self.samples > plan.most_samples:
             raise ReportError(f"{self.samples} samples where at most {plan.most_samples} are admitted")
-        codes = unpack(self.slopes, plan.steps * plan.directions, plan.bits).reshape(plan.steps, plan.directions)
-        integers = np.where(codes == -(1 << (plan.bits - 1)), MISSING, codes)
+        codes = unpack(self.slopes, plan.words, plan.bits)
+        slopes = codes[: plan.steps * plan.directions].reshape(plan.steps, plan.directions)
+        integers = np.where(slopes == -(1 << (plan.bits - 1)), MISSING, slopes)
         if (integers == MISSING).all():
             raise ReportError("no probe had a finite loss")
+        if plan.privacy is not None and (codes == -(1 << (plan.bits - 1))).any():
+            raise ReportError("a slope is missing, which no noise covers")
         return integers
+
+    def inside(self, plan: Plan) -> int:
+        """Return the integer that tells whether the slopes were within their bound; 0 where that is not counted."""
+        return int(unpack(self.slopes, plan.words, plan.bits)[-1]) if plan.words > plan.steps * plan.directions else 0
 
 
 class Aggregate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -216,13 +231,15 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """G · H · K integers of that width, in units of 2^shift; see `packing`."""
     shift: Annotated[int, Meta(ge=0, le=62)] = 0
     """Lowest bits that were rounded away."""
+    inside: tuple[int, ...] = ()
+    """A sum for each group that tells, noised, how many clients' slopes were within their bound; or nothing."""
 
     def __post_init__(self) -> None:
         if self.bits + self.shift > 64:
             raise ReportError(f"sums of {self.bits} bits times 2^{self.shift} do not fit 64 bits")
 
     @classmethod
-    def of(cls, weight: int, sums: NDArray[np.int64], most_bits: int = 64) -> Aggregate:
+    def of(cls, weight: int, sums: NDArray[np.int64], most_bits: int = 64, inside: tuple[int, ...] = ()) -> Aggregate:
         """Return the message that carries `sums` [G, H, K], rounded to `most_bits` bits (≥ 2) where they have more.
 
         Sums of many clients, weighted by samples, have digits far below the noise that rounding the clients' own slopes
@@ -234,7 +251,7 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         largest = (1 << (bits - 1)) - 1
         units = (np.abs(sums) + ((1 << shift) >> 1)) >> shift
         rounded = np.sign(sums) * np.minimum(units, largest)
-        return cls(weight, bits, pack(rounded.ravel(), bits), shift)
+        return cls(weight, bits, pack(rounded.ravel(), bits), shift, inside)
 
     def integers(self, plan: Plan) -> NDArray[np.int64]:
         """Return the sums, int64 [G, H, K].
@@ -259,6 +276,8 @@ class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """None when the quorum was missed and the round is tried again."""
     digest: str | None
     """Of θ after the round, or None."""
+    epsilon: float | None = None
+    """ε that the client asked most often has spent so far, at the δ of the run's header; None without a budget."""
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -282,4 +301,4 @@ def decode(data: bytes, kind: type[Message]) -> Message:
 
 def report_size(plan: Plan) -> int:
     """Return the bytes of slopes in a report of `plan`, without its envelope."""
-    return packed_size(plan.steps * plan.directions, plan.bits)
+    return packed_size(plan.words, plan.bits)

@@ -33,6 +33,8 @@ class Progress:
     """Of the last round's weights, 0 to 1."""
     loss: float | None = None
     """Of the averaged weights, mean over held-out samples."""
+    epsilon: float | None = None
+    """ε that the client asked most often has spent; None where nothing is promised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,9 @@ class Result:
     layout: Layout = field(repr=False)
     clients: list[dict[str, Any]] = field(repr=False)
     """A row a client: samples, rounds sampled and answered, forwards, bytes."""
+    epsilon: float | None = None
+    """ε that the client asked most often has spent, at `delta`; None where nothing was promised."""
+    delta: float | None = None
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """Return the averaged weights by name, as views of `parameters`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from baffle.errors import DivergenceError, ReportError, SettingsError
 from baffle.estimators import Estimator
 from baffle.kernels import Kernels
 from baffle.keys import Key
+from baffle.mechanisms import Privacy, Protection
 from baffle.memory import Memory
 from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, decode
 from baffle.parameters import Layout, Vector, digest
@@ -44,10 +46,18 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
     costs: tuple[float, ...] = ()
     """Share of a forward pass that a probe of each of the method's blocks runs, in (0, 1]; empty where it is always
     the whole."""
+    secure: bool = False
+    """Whether the server learns sums of reports alone."""
+    minimum: int = 2
+    """Fewest reports of which a secure sum is opened, ≥ 2."""
 
     def __post_init__(self) -> None:
         Key(self.key)
         checks.at_least("clients", self.clients, 1)
+        checks.at_least("minimum", self.minimum, 2)
+        if self.secure and self.cohort_size < self.minimum:
+            rule = f"must be at most {self.cohort_size}, the clients asked in a round: a sum of fewer is never opened"
+            raise SettingsError("minimum", self.minimum, rule)
         checks.at_least("most_samples", self.most_samples, 1)
         for cost in self.costs:
             if not 0 < cost <= 1:
@@ -63,8 +73,9 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def least(self) -> int:
-        """Fewest reports that close a round."""
-        return max(1, math.ceil(self.quorum * self.cohort_size))
+        """Fewest reports that close a round; of secure sums, two thirds of the cohort or more."""
+        least = max(1, math.ceil(self.quorum * self.cohort_size))
+        return max(least, self.minimum, -(-2 * self.cohort_size // 3)) if self.secure else least
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,8 @@ class State:
     """Failed attempts at the next round."""
     squares: tuple[float, ...] = ()
     """Recent mean square of each block's averaged slopes, which estimates ‖g_b‖²; empty before the first round."""
+    size: float = 0.0
+    """Of a client's slopes, the largest root mean square in a private run; 0 in another."""
 
 
 class Method(Protocol):
@@ -106,6 +119,15 @@ class Method(Protocol):
     @property
     def local_rate(self) -> float:
         """η of the clients' own steps."""
+        ...
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """What hides a client's data in the sums, or nothing."""
+        ...
+
+    def protection(self, state: State, blocks: Sequence[BlockPlan]) -> Protection | None:
+        """Return what a plan with these blocks asks clients to do to their slopes."""
         ...
 
     def groups_of(self, cohort: int) -> int:
@@ -145,15 +167,17 @@ def plan(method: Method, federation: Federation, state: State, present: Sequence
     Raises:
         SettingsError: the sums of such a round could overflow, or a block would get too few probes.
     """
+    _refuse_unprotected(method, federation)
     key = _round_key(federation, state.round, state.attempt)
     cohort = cohort_of(federation, state.round, state.attempt, present)
+    blocks = method.blocks_of(federation, state)
     made = Plan(
         protocol=PROTOCOL,
         round=state.round,
         attempt=state.attempt,
         key=key.fold("directions").secret,
         cohort=cohort,
-        quorum=min(federation.least, len(cohort)),
+        quorum=federation.least if _strict(method, federation) else min(federation.least, len(cohort)),
         groups=method.groups_of(len(cohort)),
         steps=method.local_steps,
         rate=method.local_rate,
@@ -161,10 +185,28 @@ def plan(method: Method, federation: Federation, state: State, present: Sequence
         most_samples=federation.most_samples,
         bits=method.bits,
         estimator=method.estimator,
-        blocks=method.blocks_of(federation, state),
+        blocks=blocks,
+        privacy=method.protection(state, blocks),
     )
     made.refuse_overflow()
     return made
+
+
+def _strict(method: Method, federation: Federation) -> bool:
+    """Return whether a round with few reports must not count, however few clients are there."""
+    return federation.secure or (method.privacy is not None and method.privacy.shares > 0)
+
+
+def _refuse_unprotected(method: Method, federation: Federation) -> None:
+    """Raise SettingsError where sums would not be what their protection is accounted for."""
+    if federation.secure and method.groups_of(federation.cohort_size) > 1:
+        raise SettingsError("groups", method.groups_of(federation.cohort_size), "must be 1 where sums are secure")
+    if method.privacy is None:
+        return
+    if federation.most_samples > 1:
+        raise SettingsError("weight", "samples", "must be 'equal' in a private run: a heavy client would show")
+    if method.privacy.shares > federation.least or (method.privacy.shares and not federation.secure):
+        raise SettingsError("shares", method.privacy.shares, f"must be at most {federation.least}, of secure sums")
 
 
 def cohort_of(
@@ -185,24 +227,58 @@ def _round_key(federation: Federation, number: int, attempt: int) -> Key:
     return Key(federation.key).fold("round", number, attempt)
 
 
-def advance(method: Method, state: State, plan: Plan, reports: Iterable[bytes], kernels: Kernels) -> Outcome:
-    """Return the state after a round whose encoded `reports` came in, in whatever order.
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """A round of which the server has seen the sum alone."""
+
+    integers: NDArray[np.int64]
+    """Σ_c w_c q_c, [`plan.words`]; of no meaning where nobody is in it."""
+    weight: int
+    """Σ_c w_c."""
+    uploads: dict[int, int]
+    """Bytes from each client that is in the sum; empty where the round was abandoned."""
+    left_out: tuple[tuple[int, str], ...] = ()
+    """Clients that are not in it for another reason than no answer."""
+
+
+def nobody(left_out: tuple[tuple[int, str], ...] = ()) -> Summed:
+    """Return what is known of a round that was abandoned: nothing."""
+    return Summed(np.zeros(0, np.int64), 0, {}, left_out)
+
+
+def advance(
+    method: Method,
+    state: State,
+    plan: Plan,
+    reports: Iterable[bytes] | Summed,
+    kernels: Kernels,
+    randomness: Callable[[int], bytes] = secrets.token_bytes,
+) -> Outcome:
+    """Return the state after a round whose encoded `reports` came in, in whatever order, or whose sum.
 
     Reports that do not fit are left out with their reason. Below the quorum nothing changes but the attempt's number.
+
+    Args:
+        method: the algorithm.
+        state: before the round.
+        plan: the round's.
+        reports: of its clients.
+        kernels: for reconstruction.
+        randomness: so many bytes for noise that protects: nobody may predict them.
 
     Raises:
         DivergenceError: θ would leave the finite numbers; the state that was passed in is the last good one.
     """
-    answers, left_out = _sort(plan, reports)
-    clients = tuple(sorted(answers))
-    uploads = tuple(answers[client].size for client in clients)
-    missing = tuple((client, "no answer") for client in plan.cohort if client not in answers)
+    summed, left_out = (reports, list(reports.left_out)) if isinstance(reports, Summed) else _added(plan, reports)
+    clients = tuple(sorted(summed.uploads))
+    uploads = tuple(summed.uploads[client] for client in clients)
+    missing = tuple((client, "no answer") for client in plan.cohort if client not in summed.uploads)
     named = {client for client, _ in left_out}
     left_out += [(client, reason) for client, reason in missing if client not in named]
     record = Round(plan, clients, uploads, tuple(sorted(left_out, key=str)), None, None)
     if len(clients) < plan.quorum:
         return Outcome(replace(state, attempt=state.attempt + 1), record)
-    aggregate = _aggregate(plan, [answers[client] for client in clients])
+    aggregate = _aggregate(plan, summed, randomness)
     moved = apply(method, state, plan, aggregate, kernels)
     record = msgspec.structs.replace(record, aggregate=aggregate, digest=digest(moved.parameters))
     return Outcome(moved, record)
@@ -226,7 +302,11 @@ def apply(method: Method, state: State, plan: Plan, aggregate: Aggregate, kernel
             "A smaller rate, a larger budget or gradient clipping usually helps"
         )
     return replace(
-        moved, round=state.round + 1, attempt=0, squares=_squares(plan, sums, aggregate.weight, state.squares)
+        moved,
+        round=state.round + 1,
+        attempt=0,
+        squares=_squares(plan, sums, aggregate.weight, state.squares),
+        size=_size(method, state.size, plan, aggregate),
     )
 
 
@@ -236,6 +316,7 @@ class _Answer:
     samples: int
     group: int
     size: int
+    inside: int
 
 
 def _sort(plan: Plan, reports: Iterable[bytes]) -> tuple[dict[int, _Answer], list[tuple[int | None, str]]]:
@@ -250,7 +331,7 @@ def _sort(plan: Plan, reports: Iterable[bytes]) -> tuple[dict[int, _Answer], lis
         try:
             report = decode(data, Report)
             client = report.client
-            answer = _Answer(report.integers(plan), report.samples, plan.group(client), len(data))
+            answer = _Answer(report.integers(plan), report.samples, plan.group(client), len(data), report.inside(plan))
             if client in answers:
                 raise ReportError("a second report of the round")
             answers[client] = answer
@@ -259,16 +340,39 @@ def _sort(plan: Plan, reports: Iterable[bytes]) -> tuple[dict[int, _Answer], lis
     return answers, left_out
 
 
-def _aggregate(plan: Plan, answers: list[_Answer]) -> Aggregate:
-    """Return Σ over all reports, group by group, as precise as a report. Groups weigh what their samples weigh."""
+def _added(plan: Plan, reports: Iterable[bytes]) -> tuple[Summed, list[tuple[int | None, str]]]:
+    """Return Σ over the reports that count, group by group, and the others with their reasons."""
+    answers, left_out = _sort(plan, reports)
     sums = np.zeros(plan.shape, np.int64)
-    groups: dict[int, list[_Answer]] = {}
-    for answer in answers:
-        groups.setdefault(answer.group, []).append(answer)
-    for group, own in groups.items():
-        weights = np.array([answer.samples for answer in own])
-        sums[group] = weighted_mean(np.stack([answer.integers for answer in own]), weights, plan.places)
-    return Aggregate.of(sum(answer.samples for answer in answers), sums, plan.bits)
+    inside = [0] * plan.groups
+    for group in range(plan.groups):
+        own = [answer for answer in answers.values() if answer.group == group]
+        if own:
+            weights = np.array([answer.samples for answer in own])
+            sums[group] = weighted_mean(np.stack([answer.integers for answer in own]), weights, plan.places)
+            inside[group] = sum(answer.inside for answer in own)
+    words = np.append(sums.ravel(), inside) if plan.privacy is not None and plan.privacy.counts else sums.ravel()
+    weight = sum(answer.samples for answer in answers.values())
+    return Summed(words, weight, {client: answer.size for client, answer in answers.items()}), left_out
+
+
+def _aggregate(plan: Plan, summed: Summed, randomness: Callable[[int], bytes]) -> Aggregate:
+    """Return the sums as precise as a report, with what noise is the server's to add."""
+    words = summed.integers
+    if plan.privacy is not None:
+        words = words + plan.privacy.noise(words.size, randomness)
+    slopes = math.prod(plan.shape)
+    inside = tuple(words[slopes:].tolist())
+    return Aggregate.of(summed.weight, words[:slopes].reshape(plan.shape), plan.bits, inside)
+
+
+def _size(method: Method, size: float, plan: Plan, aggregate: Aggregate) -> float:
+    """Return the bound of the next round's slopes."""
+    if method.privacy is None or not aggregate.inside:
+        return size
+    # Each client counts as ±L.
+    inside = (sum(aggregate.inside) / plan.quantiser.levels + aggregate.weight) / 2
+    return method.privacy.adapted(size, inside, aggregate.weight)
 
 
 def _squares(plan: Plan, sums: NDArray[np.int64], weight: int, before: tuple[float, ...]) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from baffle import run as runs
+from baffle.budget import Account
 from baffle.errors import SettingsError
 from baffle.header import Header
 from baffle.kernels import Kernels
@@ -50,6 +51,10 @@ class Session:
     tally: Tally = field(init=False)
     metrics: Metrics = field(init=False)
     run: Run | None = field(init=False, default=None)
+    account: Account | None = field(init=False, default=None)
+    """Of privacy, where something is promised."""
+    epsilon: float | None = field(init=False, default=None)
+    """Spent so far."""
     answered: int = field(init=False, default=0)
     """Clients whose reports counted in the last round."""
     began: float = field(init=False, default_factory=time.monotonic)
@@ -57,6 +62,9 @@ class Session:
     def __post_init__(self) -> None:
         self.tally = Tally.of(self.header.federation.clients)
         self.metrics = Metrics(self.out / "metrics.jsonl" if self.out else None)
+        if self.header.budget is not None:
+            federation = self.header.federation
+            self.account = Account.of(self.header.algorithm, federation.clients, self.header.budget)
 
     def __enter__(self) -> Session:
         return self
@@ -117,6 +125,9 @@ class Session:
 
     def _count(self, record: Round) -> None:
         self.tally.add(record)
+        if self.account is not None:
+            self.account.count(record)
+            self.epsilon = record.epsilon
         self.observe(record)
         self.answered = len(record.answered)
 
@@ -149,6 +160,8 @@ class Session:
             ledger_digest=self.run.ledger.head.hex() if self.run else "",
             parameters=state.average,
             layout=self.header.federation.layout,
+            epsilon=self.epsilon,
+            delta=self.header.budget.delta if self.header.budget is not None else None,
             clients=self.tally.rows(self.header.samples),
             **self.tally.means(),
             **measured,
@@ -173,7 +186,8 @@ class Session:
 
     def _where(self, state: State) -> Progress:
         seconds = time.monotonic() - self.began
-        return Progress(round=state.round, answered=self.answered, seconds=seconds, **self.tally.means())
+        means = self.tally.means()
+        return Progress(round=state.round, answered=self.answered, seconds=seconds, epsilon=self.epsilon, **means)
 
 
 def _known(value: float | None) -> float | None:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from baffle import checks, extras, server
 from baffle.algorithms import Baffle
+from baffle.budget import Target, private
 from baffle.client import Client
 from baffle.data.samples import Arrays, Samples
 from baffle.engines import Engine, Local
 from baffle.engines.ray import Ray
+from baffle.engines.trusted import Trusted
 from baffle.errors import DataError, SettingsError
 from baffle.header import Header, initial_parameters
 from baffle.kernels import Kernels, fastest
@@ -36,6 +38,7 @@ Pair: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 """Inputs [N, ...] and targets [N, ...]."""
 Weight: TypeAlias = Literal["samples", "equal"]
 EngineName: TypeAlias = Literal["local", "ray"]
+Secure: TypeAlias = Literal["none", "masks", "ideal"]
 _PASS = 1024
 """Samples of one forward pass in an evaluation."""
 
@@ -82,6 +85,13 @@ class Simulation:
     """Of a Ray cluster, ≥ 0; 0 takes one for each core."""
     address: str = ""
     """Of a Ray cluster, "host:port" or "auto"; empty starts one on this machine for the run."""
+    secure: Secure = "none"
+    """How the server comes to see sums alone: not at all, by "masks" (`baffle.secure`), or "ideal", as if somebody
+    trusted added them up, with the bytes and the time of reports in the open."""
+    minimum: int = 2
+    """Fewest reports of which a secure sum is opened, ≥ 2."""
+    privacy: Target | None = None
+    """What the run promises each client, or nothing."""
     evaluate_every: int = 10
     """Rounds between evaluations on the test data, ≥ 1."""
     snapshot_every: int = 50
@@ -96,6 +106,9 @@ class Simulation:
         if self.weight not in ("samples", "equal"):
             raise SettingsError("weight", self.weight, "must be 'samples' or 'equal'")
         checks.one_of("engine", self.engine, get_args(EngineName))
+        checks.one_of("secure", self.secure, get_args(Secure))
+        if self.engine == "ray" and self.secure != "none":
+            raise SettingsError("engine", self.engine, "must be 'local' where sums are secure")
         checks.at_least("workers", self.workers, 0)
         for number, share in enumerate(self.shares):
             if share.indices.size == 0:
@@ -120,9 +133,15 @@ class Simulation:
             participation=self.participation,
             quorum=self.quorum,
             most_samples=max(self.weights()),
+            secure=self.secure != "none",
+            minimum=self.minimum,
         )
+        algorithm, budget = self.algorithm, None
+        if self.privacy is not None:
+            algorithm, budget = private(algorithm, federation, self.privacy)
         return Header(
-            algorithm=self.algorithm,
+            budget=budget,
+            algorithm=algorithm,
             federation=federation,
             samples=tuple(share.indices.size for share in self.shares),
             initial=digest(initial_parameters(federation, self.runtime.given)),
@@ -147,7 +166,18 @@ class Simulation:
     def gathering(self) -> Engine:
         """Return what carries the rounds."""
         common = (self.clients(), self.runtime, self.kernels, self.unavailable, self.key.fold("unavailable"))
-        return Local(*common) if self.engine == "local" else Ray(*common, self.workers, self.address)
+        if self.engine == "ray":
+            return Ray(*common, self.workers, self.address)
+        match self.secure:
+            case "none":
+                return Local(*common)
+            case "ideal":
+                return Trusted(*common)
+            case "masks":
+                extras.require("Crypto", "secure")
+                from baffle.engines.masked import Masked
+
+                return Masked(*common)
 
     def evaluate(self, parameters: NDArray[np.floating]) -> Evaluation | None:
         """Return the loss and accuracy of `parameters` [n] on the test data, if there are any."""
@@ -159,7 +189,7 @@ class Simulation:
     def _try(self, header: Header) -> None:
         """Fail now rather than in the first round, with nothing begun."""
         state = header.start(self.runtime.given)
-        plan = server.plan(self.algorithm, header.federation, state)
+        plan = server.plan(header.algorithm, header.federation, state)
         client = self.clients()[0]
         self.runtime.losses([state.parameters.astype(self.runtime.precision)], [client.batch(plan, 0)])
 
@@ -174,11 +204,14 @@ class Simulation:
             "engine",
             "workers",
             "address",
+            "secure",
+            "minimum",
             "evaluate_every",
             "snapshot_every",
         )
         own = {name: getattr(self, name) for name in names}
-        return {"clients": len(self.shares), "rounds": rounds, **own, "algorithm": msgspec.to_builtins(self.algorithm)}
+        said = {"algorithm": _told(self.algorithm)} | ({"privacy": _told(self.privacy)} if self.privacy else {})
+        return {"clients": len(self.shares), "rounds": rounds, **own, **said}
 
     def run(
         self,
@@ -211,7 +244,13 @@ class Simulation:
         with session, closing(self.gathering()) as engine:
             state = session.resume(settings, self.kernels) if resume else session.begin(settings)
             training = Training(
-                self.algorithm, session.header.federation, engine, self.kernels, session.record, session.watch
+                session.header.algorithm,
+                session.header.federation,
+                engine,
+                self.kernels,
+                session.record,
+                session.watch,
+                account=session.account,
             )
             return session.finish(training.run(state, rounds))
 
@@ -261,6 +300,11 @@ def simulate(
         **settings,
     )
     return simulation.run(rounds, out=Path(out) if out is not None else None, resume=resume, progress=progress)
+
+
+def _told(settings: msgspec.Struct) -> dict[str, Any]:
+    """Return settings as TOML can say them."""
+    return {name: value for name, value in msgspec.to_builtins(settings).items() if value is not None}
 
 
 def _runtime(model: nn.Module | Runtime) -> Runtime:

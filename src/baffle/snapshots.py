@@ -90,6 +90,7 @@ def write_snapshot(folder: Path, layout: Layout, state: State, head: bytes) -> P
         "round": str(state.round),
         "attempt": str(state.attempt),
         "squares": json.dumps([value.hex() for value in state.squares]),
+        "size": state.size.hex(),
         "head": head.hex(),
     }
     path = folder / f"{state.round:08d}.safetensors"
@@ -123,6 +124,7 @@ def read_snapshot(path: Path, layout: Layout) -> tuple[State, bytes]:
             round=int(about["round"]),
             attempt=int(about["attempt"]),
             squares=tuple(float.fromhex(value) for value in json.loads(about["squares"])),
+            size=float.fromhex(about.get("size", "0x0p+0")),
         )
         return state, bytes.fromhex(about["head"])
     except (KeyError, ValueError) as error:

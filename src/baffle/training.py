@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from baffle import server
+from baffle.budget import Account
 from baffle.engines import Engine
 from baffle.errors import DivergenceError
 from baffle.kernels import Kernels
 from baffle.messages import Round
 from baffle.server import Federation, Method, State
 
+log = logging.getLogger("baffle")
 ATTEMPTS = 20
 """Tries at one round before a run gives up."""
 
@@ -31,22 +36,35 @@ class Training:
     """Is shown each new state and the record that led to it."""
     attempts: int = ATTEMPTS
     """Tries at one round before the run gives up."""
+    account: Account | None = None
+    """Of privacy; the records so far are in it, `watch` puts in the others."""
 
     def run(self, state: State, rounds: int) -> State:
-        """Return the state after `rounds` rounds in all.
+        """Return the state after `rounds` rounds in all, or fewer where too few clients have budget left.
 
         Raises:
             DivergenceError: θ would leave the finite numbers, or a round never meets its quorum; those before are kept.
         """
         while state.round < rounds:
-            plan = server.plan(self.method, self.federation, state, self.engine.present())
+            present = self.engine.present()
+            if self.account is not None:
+                present = self.account.allowed(present)
+                if present is not None and len(present) < self.federation.least:
+                    log.warning(
+                        "%d clients have privacy budget left: the run ends in round %d", len(present), state.round
+                    )
+                    break
+            plan = server.plan(self.method, self.federation, state, present)
             reports = self.engine.gather(plan, state.parameters)
             outcome = server.advance(self.method, state, plan, reports, self.kernels)
-            self.record(outcome.record)
+            record = outcome.record
+            if self.account is not None:
+                record = msgspec.structs.replace(record, epsilon=self.account.after(plan.cohort))
+            self.record(record)
             state = outcome.state
-            self.watch(state, outcome.record)
+            self.watch(state, record)
             if state.attempt >= self.attempts:
-                raise DivergenceError(_why(outcome.record, state.attempt))
+                raise DivergenceError(_why(record, state.attempt))
         return state
 
 

@@ -6,6 +6,7 @@ Feng, Pang, Du, Chen, Yan, Lin: "A Baseline of Backpropagation-Free Federated Le
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -17,6 +18,7 @@ from baffle.directions import Gaussian, Law, Orthogonal, Rademacher, Sparse
 from baffle.directions.orthogonal import LARGEST_ORDER
 from baffle.errors import SettingsError
 from baffle.estimators import CentredDifference, Estimator, ForwardDifference
+from baffle.mechanisms import Privacy, Protection, Quantiser
 from baffle.messages import MOST_SLOPES, BlockPlan
 from baffle.optimizers import Adam, ExponentialAverage, Optimizer, clip_by_largest
 from baffle.parameters import Block, BlockRule, Vector
@@ -84,6 +86,8 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
     """Of the weights, for evaluation."""
     anneal: int = 0
     """Rounds over which the rate falls linearly to a fiftieth, ≥ 0; 0 keeps it constant."""
+    privacy: Privacy | None = None
+    """What hides each client's data in the sums (docs/privacy.md)."""
 
     def __post_init__(self) -> None:
         for name in ("forwards", "groups", "local_steps"):
@@ -192,7 +196,7 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
                 block.start,
                 block.stop,
                 budget,
-                self._bound(federation, state, number),
+                self._bound(federation, state, number, sum(budgets)),
                 self._law(block, budget),
                 costs[number],
             )
@@ -211,11 +215,21 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         near = self.orthogonal and order <= LARGEST_ORDER and NEAR * budget >= block.size and budget <= 1 << order
         return Orthogonal(order) if near else self.law
 
-    def _bound(self, federation: Federation, state: State, block: int) -> float:
+    def _bound(self, federation: Federation, state: State, block: int, slopes: int) -> float:
+        if self.privacy is not None:
+            return self.privacy.bound(state.size, slopes, self.spread)
         if not (state.squares and self.spread):
             return self.bound
         clients = federation.cohort_size / self.groups_of(federation.cohort_size)
         return max(self.spread * math.sqrt(clients * state.squares[block]), 1e-6 * self.bound)
+
+    def protection(self, state: State, blocks: Sequence[BlockPlan]) -> Protection | None:
+        """Return what a plan with these blocks asks clients to do to their slopes."""
+        if self.privacy is None:
+            return None
+        slopes = sum(block.budget for block in blocks)
+        levels = Quantiser(self.bits).levels
+        return self.privacy.protection(state.size, slopes, self.local_steps, self.spread, levels)
 
     def update(self, state: State, gradient: Vector) -> State:
         """Return the state with θ, average and memory after one step along an estimate [n]."""
@@ -228,7 +242,8 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
 
     def start(self, parameters: Vector) -> State:
         """Return the state before the first round."""
-        return State(parameters, parameters, self.optimizer.init(parameters.size))
+        size = self.privacy.size if self.privacy is not None else 0.0
+        return State(parameters, parameters, self.optimizer.init(parameters.size), size=size)
 
 
 def _order(size: int) -> int:

@@ -13,6 +13,7 @@ _SECTIONS = {
     "model": "model and machine",
     "method": "method (defaults as in algorithm = 'baffle')",
     "round": "rounds",
+    "privacy": "privacy (docs/privacy.md)",
     "run": "run",
 }
 

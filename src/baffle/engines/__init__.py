@@ -8,6 +8,7 @@ from typing import Protocol
 from baffle.engines.local import Local
 from baffle.messages import Plan
 from baffle.parameters import Vector
+from baffle.server import Summed
 
 
 class Engine(Protocol):
@@ -17,8 +18,8 @@ class Engine(Protocol):
         """Return the numbers of the clients that can be asked, ascending; None is all. May wait for them."""
         ...
 
-    def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
-        """Return the encoded reports that came in for `plan`, given θ [n] at its version."""
+    def gather(self, plan: Plan, parameters: Vector) -> list[bytes] | Summed:
+        """Return the encoded reports that came in for `plan`, given θ [n] at its version, or their sum alone."""
         ...
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from baffle import checks
 from baffle.bits import keystream
 from baffle.errors import ReportError, SettingsError
 from baffle.mechanisms import MISSING
+from baffle.messages import Plan
 from baffle.packing import pack, packed_size, unpack
 
 Words = NDArray[np.unsignedinteger]
@@ -55,6 +56,12 @@ class Ring:
         size = next(size for size in (1, 2, 4, 8) if 8 * size >= bits)
         object.__setattr__(self, "bits", bits)
         object.__setattr__(self, "word", np.dtype(f"<u{size}"))
+
+    @classmethod
+    def of(cls, plan: Plan) -> Ring:
+        """Return the ring of a round: noise that clients add is part of what they report."""
+        reach = plan.privacy.reach if plan.privacy is not None else 0
+        return cls(len(plan.cohort), plan.most_samples, plan.quantiser.levels + reach)
 
     @property
     def most(self) -> int:
