@@ -57,6 +57,8 @@ class Service:
     """Seconds for which clients are told that the run is over, if they do not all hear it at once."""
 
     def __post_init__(self) -> None:
+        if self.simulation.secure == "ideal":
+            raise SettingsError("secure", "ideal", "must be 'masks' or 'none' where clients are elsewhere")
         checks.at_least("least", self.least, 0)
         checks.at_least("replay", self.replay, -1)
         checks.at_least("linger", self.linger, 0)
@@ -81,9 +83,16 @@ class Service:
             state = self._resumed(session, settings) if begun else session.begin(settings)
             self._keep_first(session, state, shelf)
             self.hub.start()
-            federation, kernels = session.header.federation, self.simulation.kernels
+            begun_with, kernels = session.header, self.simulation.kernels
             training = Training(
-                self.simulation.algorithm, federation, self.hub, kernels, session.record, session.watch, _FOREVER
+                begun_with.algorithm,
+                begun_with.federation,
+                self.hub,
+                kernels,
+                session.record,
+                session.watch,
+                _FOREVER,
+                session.account,
             )
             result = session.finish(training.run(state, rounds))
             self.hub.finish(self.linger)

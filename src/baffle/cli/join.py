@@ -8,13 +8,17 @@ import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from baffle import checks
 from baffle.cli.daemon import until_told_to_stop
 from baffle.cli.settings import flags_of
 from baffle.cli.show import size
 from baffle.errors import SettingsError
+
+if TYPE_CHECKING:
+    from baffle.engines.network.keyring import ClientKeys
+    from baffle.engines.network.masker import Masker
 
 OWN = ("model", "runtime", "data_dir", "label_column", "device", "threads", "chunk", "memory")
 """Settings that a client may choose for itself."""
@@ -41,6 +45,8 @@ def _join(options: argparse.Namespace) -> None:
     from baffle.joining import equip
     from baffle.kernels import fastest
 
+    if options.secure_only and options.insecure:
+        raise SettingsError("secure-only", True, "needs keys, and --insecure is without")
     keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC))
     number = _number(options, None if keys is None else keys.number)
     own = flags_of(options)
@@ -53,6 +59,8 @@ def _join(options: argparse.Namespace) -> None:
                 number=number,
                 certificate=b"" if keys is None else keys.sign_certificate,
                 sign=(lambda _: b"") if keys is None else keys.signer.sign,
+                masker=_masker(keys, options.least_sum),
+                secure=options.secure_only,
                 home=home,
                 equip=lambda welcome: equip(
                     welcome, number, private, own, data=options.data, reproducible=options.reproducible
@@ -65,6 +73,22 @@ def _join(options: argparse.Namespace) -> None:
             )
             log.info("joining %s as client %d", options.server, number)
             member.run()
+
+
+def _masker(keys: ClientKeys | None, minimum: int) -> Masker | None:
+    """Return what takes part in secure sums, where there are keys for it."""
+    from baffle.engines.network.masker import Masker
+
+    checks.at_least("least-sum", minimum, 2)
+    if keys is None:
+        return None
+    return Masker(
+        number=keys.number,
+        signer=keys.signer,
+        certificate=keys.sign_certificate,
+        authority=keys.ca_pem,
+        minimum=minimum,
+    )
 
 
 class _Teller:

@@ -118,6 +118,8 @@ def _add_join(commands: Any) -> None:
     add("--data", type=Path, metavar="FILE", help="the client's samples, .npz or .csv [its share of the experiment's]")
     add("--state", type=Path, metavar="DIR", help="where it keeps its state [baffle-client-NUMBER]")
     add("--save-every", type=float, default=60.0, metavar="S", help="least time between two saved states [60]")
+    add("--secure-only", action="store_true", help="leave, rather than send a report that the server can read")
+    add("--least-sum", type=int, default=2, metavar="N", help="fewest reports in a secure sum of this client's [2]")
     reproducible = "batches and rounding follow from the experiment's seed: for tests and research"
     add("--reproducible", action="store_true", help=reproducible)
     add_settings(parser, join.OWN)

@@ -13,7 +13,7 @@ from baffle.client import Client, Contribution, contributions
 from baffle.engines.presence import present
 from baffle.kernels import Kernels
 from baffle.keys import Key
-from baffle.messages import Plan, decode, encode
+from baffle.messages import Message, Plan, decode, encode
 from baffle.parameters import Vector
 from baffle.runtimes import Runtime
 from baffle.secure import (
@@ -59,21 +59,17 @@ class Masked:
 
     def gather(self, plan: Plan, parameters: Vector) -> Summed:
         """Return the sum of the clients that are there; nobody's where fewer are than a sum is opened of."""
-        roster = self._epoch(plan)
-        slot = Slot(plan.round, plan.attempt)
-        uploads = dict.fromkeys(plan.cohort, 0)
-        server = self._pledged(roster, slot, plan, uploads)
+        server = self._pledged(self._epoch(plan), plan)
         there = present(plan, self.clients, self.unavailable, self.chance)
         for one in contributions(plan, parameters, there, self.runtime, self.kernels):
-            server = self._reported(server, plan, one, uploads)
+            server = self._reported(server, one)
         try:
-            server = server.close()
+            server = self._opened(server.close())
         except AbandonedError:
             return nobody()
-        server = self._opened(server, uploads)
         sums = server.sums()
         self._members = {number: member.forget(plan.round + 1) for number, member in self._members.items()}
-        return Summed(sums.slopes, sums.weight, {number: uploads[number] for number in sums.reported})
+        return Summed(sums.slopes, sums.weight, {number: server.upload(number) for number in sums.reported})
 
     def close(self) -> None:
         """Forget all secrets."""
@@ -97,33 +93,31 @@ class Masked:
         self._roster, self._members = found, {one.number: Member.of(one, found) for one in candidates}
         return found
 
-    def _pledged(self, roster: Roster, slot: Slot, plan: Plan, uploads: dict[int, int]) -> Aggregation:
+    def _pledged(self, roster: Roster, plan: Plan) -> Aggregation:
+        slot = Slot(plan.round, plan.attempt)
         pledges: list[Pledge] = []
         for number in plan.cohort:
             self._members[number], pledge = self._members[number].pledge(slot, self.random)
-            data = encode(pledge)
-            uploads[number] += len(data)
-            pledges.append(decode(data, Pledge))
+            pledges.append(_carried(pledge))
         return Aggregation.of(roster, slot, Ring.of(plan), plan.words + 1, pledges)
 
-    def _reported(self, server: Aggregation, plan: Plan, one: Contribution, uploads: dict[int, int]) -> Aggregation:
-        number, slot = one.client, server.slot
-        self._members[number], masked = self._members[number].mask(
-            slot, server.cohort, Ring.of(plan), one.integers, one.samples
+    def _reported(self, server: Aggregation, one: Contribution) -> Aggregation:
+        self._members[one.client], masked = self._members[one.client].mask(
+            server.slot, server.cohort, server.ring, one.integers, one.samples
         )
-        data = encode(masked)
-        uploads[number] += len(data)
-        return server.report(decode(data, type(masked)))
+        return server.report(_carried(masked))
 
-    def _opened(self, server: Aggregation, uploads: dict[int, int]) -> Aggregation:
-        """Return the state with all answers that there are to be had."""
+    def _opened(self, server: Aggregation) -> Aggregation:
+        """Return the state with the answers of all that have reported."""
         for number in server.reported:
-            request = server.request(number)
-            self._members[number], answer = self._members[number].unmask(decode(encode(request), type(request)))
-            data = encode(answer)
-            uploads[number] += len(data)
-            server = server.answer(decode(data, type(answer)))
+            self._members[number], answer = self._members[number].unmask(_carried(server.request(number)))
+            server = server.answer(_carried(answer))
         return server
+
+
+def _carried(message: Message) -> Message:
+    """Return what arrives of a message."""
+    return decode(encode(message), type(message))
 
 
 def _serves(roster: Roster, plan: Plan) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baffle.errors import ReportError
+from baffle.messages import encode
 from baffle.secure.derive import CHECK
 from baffle.secure.epoch import Roster
 from baffle.secure.messages import SEALED, Answer, Deposit, Masked, Pledge, Request, Slot, ascending
@@ -148,6 +149,18 @@ class Aggregation:
             raise ReportError(f"the answer of member {answer.number} has not one share for each member of the cohort")
         refuse_forged(self.roster, self.pledges, self.reported, answer)
         return replace(self, answers=(*self.answers, answer))
+
+    def upload(self, member: int) -> int:
+        """Return the bytes of a member's pledge, report and answer, which it is asked for whether or not it is needed.
+
+        Raises:
+            ReportError: the member has not reported.
+        """
+        masked = next((one for one in self.reports if one.number == member), None)
+        if masked is None:
+            raise ReportError(f"no report of member {member}")
+        answer = Answer(self.slot, member, (), bytes(SECRET * len(self.pledges)))
+        return sum(len(encode(part)) for part in (self._pledge(member, self.slot), masked, answer))
 
     @property
     def complaints(self) -> tuple[tuple[int, int], ...]:

@@ -106,10 +106,7 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         if len(found) > MOST_MEMBERS:
             raise ReportError(f"a roster of {len(found)} members; at most {MOST_MEMBERS} are possible")
         for one in found:
-            signatory = Signatory.read(one.certificate, authority, now)
-            if signatory.number != one.number:
-                raise ReportError(f"client {signatory.number} enrols as member {one.number}")
-            signatory.check(_signed(terms, one.number, one.public), one.signature, now)
+            refuse_unsigned(terms, one, authority, now)
         return cls(terms, tuple(one.number for one in found), tuple(one.public for one in found))
 
     @property
@@ -132,6 +129,14 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         """Return all members but one."""
         place = self.place(member)
         return self.members[:place] + self.members[place + 1 :]
+
+
+def refuse_unsigned(terms: Terms, enrolment: Enrolment, authority: bytes, now: datetime) -> None:
+    """Raise ReportError unless an enrolment is under its member's signature; the arguments are those of `Roster.of`."""
+    signatory = Signatory.read(enrolment.certificate, authority, now)
+    if signatory.number != enrolment.number:
+        raise ReportError(f"client {signatory.number} enrols as member {enrolment.number}")
+    signatory.check(_signed(terms, enrolment.number, enrolment.public), enrolment.signature, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,4 +191,4 @@ def _signed(terms: Terms, number: int, public: bytes) -> bytes:
     return ENROLMENT + msgspec.msgpack.encode((terms, number, public))
 
 
-__all__ = ["Candidate", "Random", "Roster", "Terms", "usual_threshold"]
+__all__ = ["Candidate", "Random", "Roster", "Terms", "refuse_unsigned", "usual_threshold"]

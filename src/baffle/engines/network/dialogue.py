@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
 from baffle.errors import ReportError
 from baffle.messages import Aggregate, Count, Number, encode
 
@@ -52,6 +53,10 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, tag="turn"):
     """An encoded report, or nothing."""
     spent: Count
     """Milliseconds that the report took to make."""
+    told: Told | None = None
+    """The client's part in secure sums."""
+    epoch: Annotated[bytes, Meta(max_length=CHECK)] = b""
+    """Of secure sums, in which the client is."""
 
 
 class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
@@ -144,6 +149,8 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     cohort: bytes
     check: Check
     """Of the plan."""
+    masked: bytes | None = None
+    """A bit for each client whose mask is in the secure sum, empty for all; None asks for a report in the open."""
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True, tag="offer"):
@@ -182,7 +189,24 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     """Whether asking again can't help."""
 
 
-Reply: TypeAlias = Challenge | Welcome | Stranger | Begin | Steps | Call | Offer | Part | Gone | Wait | Done | Refused
+Reply: TypeAlias = (
+    Challenge
+    | Welcome
+    | Stranger
+    | Begin
+    | Steps
+    | Call
+    | Offer
+    | Part
+    | Gone
+    | Wait
+    | Done
+    | Refused
+    | Enrol
+    | Meet
+    | Vow
+    | Open
+)
 
 _WORDS: msgspec.msgpack.Decoder[Words] = msgspec.msgpack.Decoder(Words)
 _REPLY: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from baffle.engines.network.convener import DONE, Convener
 from baffle.engines.network.dialogue import (
     PARK,
     Bye,
@@ -40,6 +41,7 @@ from baffle.errors import BaffleError, ReportError, SettingsError
 from baffle.header import Header
 from baffle.messages import Plan, Round, decode, encode, report_size
 from baffle.parameters import Vector
+from baffle.server import Summed
 
 GRACE = 1.0
 """Seconds that a client whose link broke in a round has to come back, once the others have answered."""
@@ -79,6 +81,7 @@ class Hub:
     told: Callable[[dict[str, Any]], None] = lambda _: None
     """Is shown the status every second; must not fail."""
     _run: Served | None = None
+    _convener: Convener | None = None
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
     _inbox: queue.SimpleQueue[Request | str | None] = field(
         default_factory=queue.SimpleQueue["Request | str | None"], repr=False
@@ -170,8 +173,8 @@ class Hub:
             ready = self._ready()
             return None if len(ready) == federation.clients else ready
 
-    def gather(self, plan: Plan, parameters: Vector) -> list[bytes]:
-        """Return the encoded reports that came in for `plan` by the deadline.
+    def gather(self, plan: Plan, parameters: Vector) -> list[bytes] | Summed:
+        """Return the encoded reports that came in for `plan` by the deadline, or their sum where it is secure.
 
         Raises:
             SettingsError: the round's slopes do not fit a message.
@@ -180,18 +183,51 @@ class Hub:
         self._refuse_large(plan)
         run = self._served()
         cohort = bitmap(plan.cohort, run.header.federation.clients)
+        opening = Opening(plan, cohort, check_of(encode(plan)))
+        if run.header.federation.secure:
+            return self._summed(run, opening)
+        self._call(run, opening)
         with self._changed:
-            run.opening = opening = Opening(plan, cohort, check_of(encode(plan)))
-            waiting = [self.roster.entries[number] for number in plan.cohort if number in self.roster.entries]
-            replies = [(e, self._unparked(e), run.next(e)) for e in waiting if e.parked is not None]
+            run.opening = None
+            self._tell_missing(opening)
+            return list(opening.reports.values())
+
+    def _call(self, run: Served, opening: Opening) -> None:
+        """Ask the cohort, and wait until it has answered or has had its time."""
+        with self._changed:
+            run.opening = opening
+            numbers = [number for number in opening.plan.cohort if number in self.roster.entries]
+            waiting = [self.roster.entries[number] for number in numbers]
+            replies = [(e, self._unparked(e), reply) for e in waiting if e.parked and (reply := run.next(e))]
         self._send(replies)
         until = time.monotonic() + self.deadline
         with self._changed:
             while not self._settled(opening, until):
                 self._changed.wait(min(0.2, max(0.0, until - time.monotonic())))
-            run.opening = None
-            self._tell_missing(opening)
-            return list(opening.reports.values())
+
+    def _summed(self, run: Served, opening: Opening) -> Summed:
+        """Return the cohort's sum, stage by stage, or nobody's."""
+        with self._changed:
+            convener = self._convener = self._convener or self._convenes(run)
+            epochs = {number: entry.epoch for number, entry in self.roster.entries.items()}
+            opening.secure = gathering = convener.begin(opening.plan, epochs)
+        try:
+            while gathering.stage < DONE:
+                self._call(run, opening)
+                with self._changed:
+                    self._tell_missing(opening)
+                    gathering.next()
+            return gathering.summed()
+        except ReportError as error:
+            return convener.abandoned(gathering, error)
+        finally:
+            with self._changed:
+                run.opening = None
+
+    def _convenes(self, run: Served) -> Convener:
+        if self.roster.authority is None:
+            raise SettingsError("secure", "masks", "needs keys: `baffle keys` makes them, and --insecure is without")
+        return Convener(run.name, self.roster.authority)
 
     def _refuse_large(self, plan: Plan) -> None:
         """Refuse a round whose reports, or whose sums in as many bits, are too large to be carried."""
@@ -273,9 +309,8 @@ class Hub:
         if not missing or now >= until:
             return True
         gone = [self.roster.entries[number].gone for number in missing if number in self.roster.entries]
-        return len(opening.reports) >= opening.plan.quorum and all(
-            moment is not None and now - moment >= GRACE for moment in gone
-        )
+        enough = opening.secure is not None or len(opening.reports) >= opening.plan.quorum
+        return enough and all(moment is not None and now - moment >= GRACE for moment in gone)
 
     def _tell_missing(self, opening: Opening) -> None:
         for number in opening.missing():
@@ -407,12 +442,15 @@ class Hub:
             entry.duplicate += 1
             return None
         entry.serial, entry.version, entry.samples, entry.run = turn.serial, turn.version, turn.samples, turn.run
+        entry.epoch = turn.epoch
         run = self._run if self._run is not None and self._run.live else None
         if run is not None and turn.run != run.name:
             entry.ready = False
             return run.begin(anew=False)
         if run is not None and turn.report:
             run.take(entry, turn)
+        if run is not None:
+            run.tell(entry, turn)
         reply = run.next(entry) if run is not None else None
         if reply is None:
             entry.parked, entry.since, entry.ready = request, time.monotonic(), True

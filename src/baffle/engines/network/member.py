@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from baffle import __version__
-from baffle.client import Client, answer
+from baffle.client import Client, Contribution, answer, contributions
+from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
 from baffle.engines.network.dialogue import (
     PARK,
     Begin,
@@ -40,8 +41,9 @@ from baffle.engines.network.dialogue import (
     sealed,
 )
 from baffle.engines.network.home import Home
+from baffle.engines.network.masker import Masker
 from baffle.engines.network.shelf import digest_of
-from baffle.engines.network.steps import OutOfStepError, asked, follow
+from baffle.engines.network.steps import OutOfStepError, asked, follow, numbers_of
 from baffle.errors import BaffleError, LedgerError, ModelError, ReportError
 from baffle.header import Header
 from baffle.kernels import Kernels
@@ -60,6 +62,10 @@ _SLIPS = 3
 log = logging.getLogger("baffle")
 
 
+class SecureError(BaffleError):
+    """A secure sum can't be taken part in as the server asks."""
+
+
 class RefusedError(ReportError):
     """The server does not admit this client; trying again can't help."""
 
@@ -75,6 +81,8 @@ class Equipment:
     """(generator, batch size) -> a mini-batch."""
     private: Key
     """Of batches and rounding."""
+    randomness: Callable[[int], bytes] = secrets.token_bytes
+    """Of noise that protects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,10 @@ class Member:
     certificate: bytes = b""
     """PEM, of the key that signs; empty without keys."""
     sign: Callable[[bytes], bytes] = lambda _: b""
+    masker: Masker | None = None
+    """For secure sums; None without keys."""
+    secure: bool = False
+    """Whether to take part in secure sums alone."""
     home: Home
     equip: Callable[[Welcome], Equipment]
     """From the experiment's settings, as the server tells them: untrusted."""
@@ -119,6 +131,8 @@ class Member:
     _run: bytes = b""
     _state: State | None = None
     _report: bytes = b""
+    _told: Told | None = None
+    """The part in secure sums that the server may not have yet."""
     _plan: Plan | None = None
     """The last that was asked, from the state held."""
     _of: tuple[bytes, int, int] | None = None
@@ -155,6 +169,7 @@ class Member:
                 if reply is None:
                     continue
                 self._fresh = self._fresh and isinstance(reply, Stranger)
+                self._told = self._told if isinstance(reply, Stranger) else None
                 if self._heed(reply):
                     return self._state
             return None
@@ -198,7 +213,13 @@ class Member:
         samples = self._equipment.samples if self._equipment is not None else 1
         version = self._state.round if self._state is not None else None
         report = self._report if self._fresh else b""
-        return Turn(self._serial, self._run, version, samples, report, self._spent)
+        epoch = self.masker.epoch if self.masker is not None else b""
+        return Turn(self._serial, self._run, version, self._said(samples), report, self._spent, self._told, epoch)
+
+    def _said(self, samples: int) -> int:
+        """Return what the server is told of this client's size: where sums are secure, the next power of two."""
+        hides = self.secure or (self._about is not None and self._about[0].get("secure", "none") != "none")
+        return 1 << (samples - 1).bit_length() if hides else samples
 
     def _asked(self, words: Words) -> Reply | None:
         """Return the server's reply, or None after a pause where it has none, or nothing that can be understood."""
@@ -238,30 +259,39 @@ class Member:
     def _heed(self, reply: Reply) -> bool:
         """Do what the server says; return whether the run is over."""
         try:
-            match reply:
-                case Stranger():
-                    self._join()
-                case Begin():
-                    self._begin(reply.header, anew=reply.anew)
-                case Steps():
-                    self._follow(reply)
-                case Call():
-                    self._follow(reply)
-                    self._call(reply)
-                case Offer():
-                    self._fetch(reply)
-                case Done():
-                    self._follow(reply)
-                    self._leave()
-                    log.info("the run is over after %d rounds", self._state.round if self._state else 0)
-                    return True
-                case Wait():
-                    pass
-                case _:
-                    log.warning("the server says what does not belong here: %s", type(reply).__name__)
+            if isinstance(reply, Enrol | Meet | Vow | Open):
+                self._take_part(reply)
+            elif isinstance(reply, Done):
+                return self._end(reply)
+            elif not isinstance(reply, Wait):
+                self._go_on(reply)
         except OutOfStepError as error:
             self._slipped(error)
+        except SecureError as error:
+            self._wait(f"secure sums: {error}")
         return False
+
+    def _go_on(self, reply: Reply) -> None:
+        match reply:
+            case Stranger():
+                self._join()
+            case Begin():
+                self._begin(reply.header, anew=reply.anew)
+            case Steps():
+                self._follow(reply)
+            case Call():
+                self._follow(reply)
+                self._call(reply)
+            case Offer():
+                self._fetch(reply)
+            case _:
+                log.warning("the server says what does not belong here: %s", type(reply).__name__)
+
+    def _end(self, done: Done) -> bool:
+        self._follow(done)
+        self._leave()
+        log.info("the run is over after %d rounds", self._state.round if self._state else 0)
+        return True
 
     def _leave(self) -> None:
         """Say that the end was heard, so that the server need not wait; it will not wait for long if this is lost."""
@@ -308,23 +338,75 @@ class Member:
             self._state = state = follow(header, state, step, self.kernels, self._plan)
             self._plan = None
             self._slips = 0
+        if self.masker is not None:
+            self.masker.forget(state.round)
         if reply.steps:
             self._save(self.save_seconds)
             self._tell()
+
+    def _take_part(self, reply: Enrol | Meet | Vow | Open) -> None:
+        """Do what a secure sum needs."""
+        masker = self._masker()
+        try:
+            match reply:
+                case Enrol():
+                    self._told = masker.enrol(reply)
+                case Meet():
+                    self._told = masker.meet(reply)
+                case Vow():
+                    self._told = masker.pledge(reply.slot)
+                case Open():
+                    self._told = masker.open(reply.request)
+        except ReportError as error:
+            raise SecureError(str(error)) from None
+
+    def _masked(self, plan: Plan, cohort: bytes) -> None:
+        """Mask this client's part of a round."""
+        header, state = self._held()
+        began = time.monotonic()
+
+        def contribution() -> Contribution:
+            own, made = self._client(header), self._own()
+            self._answered += 1
+            return contributions(plan, state.parameters, [own], made.runtime, self.kernels)[0]
+
+        try:
+            numbers = tuple(numbers_of(cohort, header.federation.clients))
+            self._told = self._masker().mask(plan, numbers, contribution)
+        except ReportError as error:
+            raise SecureError(str(error)) from None
+        self._spent = round(1000 * (time.monotonic() - began))
+
+    def _masker(self) -> Masker:
+        if self.masker is None:
+            raise RefusedError("sums are secure here, and need keys: `baffle keys client` makes them")
+        return self.masker
+
+    def _client(self, header: Header) -> Client:
+        own = self._own()
+        weight = min(own.samples, header.federation.most_samples)
+        return Client(self.number, weight, own.private, own.draw, own.randomness)
 
     def _call(self, call: Call) -> None:
         """Answer a round, or find the answer given before."""
         header, state = self._held()
         self._plan = plan = asked(header, state, call)
-        of = (self._run, call.round, call.attempt)
+        if call.masked is not None:
+            self._behind = False
+            self._masked(plan, call.masked)
+        elif self.secure or header.federation.secure:
+            raise RefusedError("a report in the open is asked for, and this client takes part in secure sums alone")
+        else:
+            self._report_on(plan, header, state)
+
+    def _report_on(self, plan: Plan, header: Header, state: State) -> None:
+        """Make a report in the open, or find the one made before."""
+        of = (self._run, plan.round, plan.attempt)
         self._fresh, self._behind = True, False
         if of == self._of and self._report:
             return
         began = time.monotonic()
-        own = self._own()
-        weight = min(own.samples, header.federation.most_samples)
-        client = Client(self.number, weight, own.private, own.draw)
-        report = answer(plan, state.parameters, client, own.runtime, self.kernels)
+        report = answer(plan, state.parameters, self._client(header), self._own().runtime, self.kernels)
         self._report, self._of = encode(report), of
         self._spent = round(1000 * (time.monotonic() - began))
         self._answered += 1

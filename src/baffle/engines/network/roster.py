@@ -51,6 +51,8 @@ class Entry:
     serial: int = -1
     version: int | None = None
     samples: int = 0
+    epoch: bytes = b""
+    """Of secure sums, in which it says it is."""
     parked: Request | None = None
     since: float = 0.0
     """When it was parked."""
@@ -89,7 +91,7 @@ class Entry:
         """Begin anew with a process of the client."""
         self.session, self.signatory, self.software = session, signatory, hello.software
         self.gone, self.ready, self.serial, self.version = None, False, -1, None
-        self.run, self.told, self.done = b"", False, False
+        self.run, self.told, self.done, self.epoch = b"", False, False, b""
         self.parked, self.challenge = None, b""
         self.joined += 1
 

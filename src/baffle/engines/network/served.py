@@ -6,10 +6,11 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from baffle.engines.network.dialogue import Begin, Call, Done, Reply, Steps, Turn
+from baffle.engines.network.convener import Gathering
+from baffle.engines.network.dialogue import Begin, Call, Done, Reply, Step, Steps, Turn
 from baffle.engines.network.roster import Entry
 from baffle.engines.network.shelf import Shelf
-from baffle.engines.network.steps import Window
+from baffle.engines.network.steps import Window, bitmap
 from baffle.errors import ReportError
 from baffle.header import Header
 from baffle.messages import Plan, Report, decode
@@ -28,9 +29,13 @@ class Opening:
     """Of the plan."""
     reports: dict[int, bytes] = field(default_factory=dict[int, bytes])
     """Encoded, by client."""
+    secure: Gathering | None = None
+    """Where the server is to see the sum alone."""
 
     def missing(self) -> list[int]:
         """Return the clients that have not answered."""
+        if self.secure is not None:
+            return self.secure.missing()
         return [number for number in self.plan.cohort if number not in self.reports]
 
 
@@ -69,10 +74,22 @@ class Served:
             entry.told, entry.ready = True, False
             return Done(steps)
         opening = self.opening
+        if opening is not None and opening.secure is not None:
+            return self._secure(opening, opening.secure, entry, steps)
         if opening is not None and entry.number in opening.plan.cohort and entry.number not in opening.reports:
             entry.called, entry.ready = time.monotonic(), False
             return Call(steps, opening.plan.round, opening.plan.attempt, opening.cohort, opening.check)
         return Steps(steps) if steps else None
+
+    def _secure(self, opening: Opening, secure: Gathering, entry: Entry, steps: tuple[Step, ...]) -> Reply | None:
+        asked = secure.ask(entry.number, entry.epoch)
+        if asked is None:
+            return Steps(steps) if steps else None
+        entry.called, entry.ready = time.monotonic(), False
+        if isinstance(asked, tuple):
+            plan, masked = opening.plan, bitmap(asked, self.header.federation.clients)
+            return Call(steps, plan.round, plan.attempt, opening.cohort, opening.check, masked)
+        return Steps(steps) if steps else asked
 
     def _rescue(self, entry: Entry) -> Reply:
         """Return a way back for a client whose state is of no use: a snapshot, or the beginning."""
@@ -83,8 +100,27 @@ class Served:
         log.info("client %d at version %s gets the snapshot of %d", entry.number, entry.version, offer.version)
         return offer
 
+    def tell(self, entry: Entry, turn: Turn) -> None:
+        """Take a client's part in secure sums, or say why not."""
+        opening = self.opening
+        if turn.told is None or opening is None or opening.secure is None:
+            return
+        owed = entry.number in opening.secure.missing()
+        try:
+            opening.secure.take(entry.number, turn.told)
+        except ReportError as error:
+            entry.refuse(str(error))
+            if seldom(entry.refused):
+                log.warning("client %d: its part in a secure sum is refused: %s", entry.number, error)
+            return
+        if turn.told.masked is not None and owed:
+            entry.counts((opening.plan.round, opening.plan.attempt), turn.spent)
+
     def take(self, entry: Entry, turn: Turn) -> None:
         """Count a client's report, or say why not."""
+        if self.header.federation.secure:
+            entry.refuse("a report in the open, where sums are secure")
+            return
         try:
             report = decode(turn.report, Report)
             if report.client != entry.number:
