@@ -30,7 +30,7 @@ def compare(options: argparse.Namespace) -> None:
     """Run experiments with several seeds, or read runs, and write how they compare."""
     from baffle.cli.compared import show_comparison, show_jobs
     from baffle.report.comparison import Comparison, chosen_target, write_comparison
-    from baffle.trials import check_task, entry_of
+    from baffle.trials import check_task, entry_of, shared
 
     checks.at_least("jobs", options.jobs, 1)
     targets, seeds = _targets(options.target), _seeds(options.seeds)
@@ -43,9 +43,10 @@ def compare(options: argparse.Namespace) -> None:
     extras.require("matplotlib", "train")
     reasons = _run([job for some in jobs.values() for job in some], options.jobs, out)
     entries = (*(entry_of(label, some, reasons) for label, some in jobs.items()), *folders)
-    if options.jobs > 1:
-        remarks.append(f"{options.jobs} runs went on at once, so that seconds are not compared.")
-    comparison = Comparison(entries, targets or chosen_target(entries), tuple(remarks), timed=options.jobs == 1)
+    timed = not any(shared(run.folder) for entry in entries for run in entry.runs)
+    if not timed:
+        remarks.append("Some runs went on at once with others, so that seconds are not compared.")
+    comparison = Comparison(entries, targets or chosen_target(entries), tuple(remarks), timed=timed)
     show_comparison(comparison, write_comparison(comparison, out))
 
 

@@ -39,7 +39,7 @@ def figure(chart: Chart, note: str = "A dot ends each line.") -> Markup:
     drawn = "\n".join(panels(chart))
     return Markup(
         f'<section id="{chart.name}"><h2>{chart.height.title.capitalize()}</h2>\n<figure>\n{_legend(chart)}'
-        f'<div class="panels">\n{drawn}\n</div>\n'
+        f'<div class="panels{" many" if len(chart.abscissae) > 3 else ""}">\n{drawn}\n</div>\n'
         f"<figcaption>{caption}{spans}</figcaption>\n</figure></section>"
     )
 

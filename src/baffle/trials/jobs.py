@@ -17,6 +17,10 @@ NOT_COMPARED = ("seed", "out")
 """Settings that each run has its own of."""
 
 
+_SHARED = "at-once"
+"""A file in the folder of a run that did not have the machine to itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """An experiment with one seed."""
@@ -36,6 +40,17 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Return all settings in the types of TOML."""
         return msgspec.to_builtins(self.experiment) | {"out": str(self.folder)}
+
+
+def share(folder: Path) -> None:
+    """Note that a run does not have the machine to itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _SHARED).touch()
+
+
+def shared(folder: Path) -> bool:
+    """Return whether a run was noted not to have had the machine to itself: its seconds say little."""
+    return (folder / _SHARED).exists()
 
 
 def labels(paths: Sequence[Path]) -> dict[Path, str]:

@@ -9,7 +9,7 @@ from functools import partial
 from threading import Lock
 from typing import Protocol
 
-from baffle.trials.jobs import Job
+from baffle.trials.jobs import Job, share
 from baffle.trials.process import Where, follow, start
 
 
@@ -68,6 +68,8 @@ def run_all(jobs: Sequence[Job], at_once: int, watch: Watch) -> dict[Job, str]:
     On an interrupt all processes end before it is raised again; runs that were begun go on when they are run again.
     """
     pool = _Pool(watch)
+    for job in jobs if at_once > 1 else ():
+        share(job.folder)
     futures: list[Future[str]] = []
     with ThreadPoolExecutor(at_once) as executor:
         try:

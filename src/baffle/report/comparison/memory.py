@@ -56,12 +56,13 @@ def _drawn(comparison: Comparison) -> Figure:
         if spread.low < spread.high:
             axes.plot([spread.low, spread.high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=5)
         axes.annotate(
-            f"  {MEMORY.show(spread.mean).text}",
+            f"   {MEMORY.show(spread.mean).text}",
             (max(spread.mean, spread.high), place),
             va="center",
             annotation_clip=False,
         )
     axes.set_yticks(range(len(shown)), [shortened(entry.name) for _, entry in shown])
+    axes.set_axisbelow(True)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)

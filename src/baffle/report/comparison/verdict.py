@@ -26,7 +26,7 @@ def _at(entries: Sequence[Entry], target: float, measures: Sequence[Measure]) ->
     elif len(able) == 1:
         only = "Only " if len(entries) > 1 else ""
         costs = _listed([_cost(able[0], target, measure) for measure in measures])
-        yield f"{only}{able[0].name} reaches {_figure(target)}{' with every seed' if only else ''}, after {costs}."
+        yield f"{only}{able[0].name} reaches {_figure(target)}{' with every seed,' if only else ''} after {costs}."
     else:
         yield from _winners(able, target, measures)
     for entry in entries:
