@@ -56,8 +56,10 @@ def _drawn(comparison: Comparison) -> Figure:
         if spread.low < spread.high:
             axes.plot([spread.low, spread.high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=5)
         axes.annotate(
-            f"   {MEMORY.show(spread.mean).text}",
+            MEMORY.show(spread.mean).text,
             (max(spread.mean, spread.high), place),
+            (6, 0),
+            textcoords="offset points",
             va="center",
             annotation_clip=False,
         )
