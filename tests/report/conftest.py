@@ -139,3 +139,9 @@ def report():
         return text, Page(text)
 
     return make
+
+
+@pytest.fixture
+def parse() -> Callable[[str], Page]:
+    """Returns a function: a page's text -> its elements, text and targets."""
+    return Page

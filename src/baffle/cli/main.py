@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from baffle import __version__
-from baffle.cli import export, inspect, join, keys, serve, status, train
+from baffle.cli import compare, export, inspect, join, keys, serve, status, train
 from baffle.cli.settings import add_settings
 from baffle.errors import BaffleError
 
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"baffle {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_compare(commands)
     _add_serve(commands)
     _add_join(commands)
     _add_status(commands)
@@ -202,3 +203,25 @@ def _add_train(commands: Any) -> None:
     )
     parser.add_argument("--no-report", action="store_true", help="do not make report.html at the end")
     add_settings(parser)
+
+
+def _add_compare(commands: Any) -> None:
+    text = "run several experiments with several seeds, and make one page of how they compare"
+    parser = commands.add_parser(
+        "compare",
+        allow_abbrev=False,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: tables with mean and spread, curves, JSON and CSV. Stopped or "
+        "killed, the same command with the same --out goes on. Every setting is a flag that overrules all experiments.",
+    )
+    parser.set_defaults(command=compare.compare)
+    add = parser.add_argument
+    told = "EXPERIMENT.toml, or the folder of a finished run; runs that differ by their seed alone are one experiment"
+    add("experiments", type=Path, nargs="+", metavar="EXPERIMENT", help=told)
+    add("--seeds", default="3", metavar="N", help='how many seeds, from 0, or which: "0,1,2"; "7," is seed 7 alone [3]')
+    reached = "accuracies at which costs are compared, such as 0.8,0.9 [the highest round figure that all runs reach]"
+    add("--target", action="append", default=[], metavar="ACCURACY", help=reached)
+    add("--out", dest="folder", type=Path, metavar="DIR", help="where runs and page go [a new folder in runs/]")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at once; above 1, seconds are not comparable [1]")
+    add("--list", action="store_true", help="only say which runs there are to do")
+    add_settings(parser, compare.FIELDS)

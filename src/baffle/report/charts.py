@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from baffle.report.palette import Stroke, stroke
-from baffle.report.quantities import Quantity, count, percent, plain, size
+from baffle.report.quantities import Quantity, count, duration, percent, plain, size
 from baffle.report.records import Point
 from baffle.report.runs import Run
 
@@ -30,6 +30,23 @@ class Axis:
     """What tick labels carry: %, B, k (thousands and millions by letter) or nothing."""
 
 
+ROUND = Axis("rounds", "Round", attrgetter("round"), lambda value: count(value, "rounds"), "k")
+FORWARDS = Axis(
+    "forward equivalents",
+    "Forward equivalents per client",
+    attrgetter("forward_equivalents"),
+    lambda value: count(value, "forward equivalents"),
+    "k",
+)
+UPLOAD = Axis("upload", "Upload per client (bytes)", attrgetter("upload_bytes"), size, "B")
+DOWNLOAD = Axis("download", "Download per client (bytes)", attrgetter("download_bytes"), size, "B")
+SECONDS = Axis("time", "Seconds", attrgetter("seconds"), duration, "k")
+ABSCISSAE = (ROUND, FORWARDS, UPLOAD)
+
+ACCURACY = Axis("accuracy", "Accuracy (%)", attrgetter("accuracy"), percent, "%")
+_LOSS = Axis("loss", "Loss", attrgetter("loss"), plain)
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """One line: a run's points and where its height comes from."""
@@ -38,16 +55,21 @@ class Series:
     stroke: Stroke
     points: tuple[Point, ...]
     read: Callable[[Point], float]
+    band: tuple[tuple[float, float], ...] = ()
+    """Lowest and highest height at each point, where the line is a mean of several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A row of panels: the same series against each of `ABSCISSAE`."""
+    """Panels: the same series against each of `abscissae`."""
 
     name: str
     """The picture's file name, without its ending."""
     height: Axis
     series: tuple[Series, ...]
+    abscissae: tuple[Axis, ...] = ABSCISSAE
+    levels: tuple[float, ...] = ()
+    """Heights that a thin line marks across each panel."""
 
     def is_log_x(self, axis: Axis) -> bool:
         """Return whether the runs' final values on `axis` lie more than two decades apart."""
@@ -70,29 +92,14 @@ class Chart:
         return f"{line.name}: {self.height.show(line.read(last)).text} at {axis.show(axis.read(last)).text}"
 
 
-_ROUND = Axis("rounds", "Round", attrgetter("round"), lambda value: count(value, "rounds"), "k")
-_FORWARDS = Axis(
-    "forward equivalents",
-    "Forward equivalents per client",
-    attrgetter("forward_equivalents"),
-    lambda value: count(value, "forward equivalents"),
-    "k",
-)
-_UPLOAD = Axis("upload", "Upload per client (bytes)", attrgetter("upload_bytes"), size, "B")
-ABSCISSAE = (_ROUND, _FORWARDS, _UPLOAD)
-
-_ACCURACY = Axis("accuracy", "Accuracy (%)", attrgetter("accuracy"), percent, "%")
-_LOSS = Axis("loss", "Loss", attrgetter("loss"), plain)
-
-
 def accuracy_chart(runs: Sequence[Run]) -> Chart:
     """Return the runs' accuracy; a run alone has that of its plain weights beside that of its averaged ones."""
-    series = _series(runs, _ACCURACY)
+    series = _series(runs, ACCURACY)
     if len(runs) == 1:
         thin = replace(series[0].stroke, dashes=(1.5, 1.5), width=1.0)
         plain_weights = replace(series[0], name="plain weights", stroke=thin, read=attrgetter("accuracy_last"))
         series = (replace(series[0], name="averaged weights"), plain_weights)
-    return Chart("accuracy", _ACCURACY, series)
+    return Chart("accuracy", ACCURACY, series)
 
 
 def loss_chart(runs: Sequence[Run]) -> Chart:

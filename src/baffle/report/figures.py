@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from baffle.extras import require
-from baffle.report.charts import ABSCISSAE, Axis, Chart
+from baffle.report.charts import Axis, Chart, Series
 from baffle.report.inline_svg import inline
 from baffle.report.palette import GRID, INK, LIGHT
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PANEL_INCHES = (3.4, 2.6)
 _DOTS_PER_INCH = 160
 _LEGEND_COLUMNS = 3
+_PANEL_COLUMNS = 3
 _LEGEND_LETTERS = 48
 _STYLE = {
     "axes.edgecolor": INK,
@@ -55,18 +56,23 @@ def png(chart: Chart) -> bytes:
     Raises:
         MissingExtraError: Matplotlib is not installed.
     """
-    with _style():
-        rows = -(-len(chart.series) // _LEGEND_COLUMNS) if len(chart.series) > 1 else 0
+    with style():
+        legend = -(-len(chart.series) // _LEGEND_COLUMNS) if len(chart.series) > 1 else 0
+        columns = min(len(chart.abscissae), _PANEL_COLUMNS)
+        rows = -(-len(chart.abscissae) // columns)
         width, height = _PANEL_INCHES
-        figure = _figure(width * len(ABSCISSAE), height + 0.2 * rows)
-        for axes, axis in zip(figure.subplots(1, len(ABSCISSAE), sharey=True), ABSCISSAE, strict=True):
+        figure = empty(width * columns, height * rows + 0.2 * legend)
+        places = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for place, (axes, axis) in enumerate(zip(places, chart.abscissae, strict=False)):
             _draw(axes, chart, axis)
-            axes.label_outer(remove_inner_ticks=False)
-        if rows:
+            if place % columns:
+                axes.set_ylabel("")
+                axes.tick_params(labelleft=False)
+        for axes in places[len(chart.abscissae) :]:
+            axes.remove()
+        if legend:
             _add_legend(figure, chart)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
-        return buffer.getvalue()
+        return as_png(figure)
 
 
 def panels(chart: Chart) -> tuple[str, ...]:
@@ -75,21 +81,34 @@ def panels(chart: Chart) -> tuple[str, ...]:
     Raises:
         MissingExtraError: Matplotlib is not installed.
     """
-    return tuple(_panel(chart, axis) for axis in ABSCISSAE)
+    return tuple(_panel(chart, axis) for axis in chart.abscissae)
 
 
 def _panel(chart: Chart, axis: Axis) -> str:
     # The salt keeps the ids of two pictures on one page apart, and alike from one call to the next.
-    with _style({"svg.hashsalt": f"{chart.name}/{axis.title}"}):
-        figure = _figure(*_PANEL_INCHES)
+    with style({"svg.hashsalt": f"{chart.name}/{axis.title}"}):
+        figure = empty(*_PANEL_INCHES)
         _draw(figure.subplots(), chart, axis)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return inline(buffer.getvalue(), chart.describe(axis))
+        return inline(as_svg(figure), chart.describe(axis))
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a picture on white."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def as_svg(figure: Figure) -> str:
+    """Return a picture as an SVG document."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return buffer.getvalue()
 
 
 @contextmanager
-def _style(more: dict[str, str] | None = None) -> Iterator[None]:
+def style(more: dict[str, str] | None = None) -> Iterator[None]:
+    """Draw as all of the report's pictures are drawn, and leave Matplotlib as it was."""
     matplotlib = require("matplotlib", "train")
     with matplotlib.rc_context(), warnings.catch_warnings():
         # A run's name may hold letters that the font has not; they become boxes.
@@ -99,22 +118,16 @@ def _style(more: dict[str, str] | None = None) -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float) -> Figure:
+def empty(width: float, height: float) -> Figure:
+    """Return a picture without anything in it, of that size in inches."""
     return require("matplotlib.figure", "train").Figure(figsize=(width, height), layout="constrained")
 
 
 def _draw(axes: Axes, chart: Chart, axis: Axis) -> None:
+    for level in chart.levels:
+        axes.axhline(level, color=INK, linewidth=0.8, dashes=(1.5, 2.5))
     for line in chart.series:
-        axes.plot(
-            [axis.read(point) for point in line.points],
-            [line.read(point) for point in line.points],
-            color=LIGHT[line.stroke.colour],
-            dashes=line.stroke.dashes,
-            linewidth=line.stroke.width,
-            marker="o",
-            markevery=[-1],
-            markersize=3 * line.stroke.width,
-        )
+        _draw_line(axes, line, axis)
     axes.set(xlabel=axis.label, ylabel=chart.height.label)
     axes.tick_params(which="both", length=0)
     # What lies at zero, such as round 0, has no place on a logarithmic axis.
@@ -125,6 +138,25 @@ def _draw(axes: Axes, chart: Chart, axis: Axis) -> None:
     _set_ticks(axes.xaxis, axis.unit, most=5, integer=True)
     _set_ticks(axes.yaxis, chart.height.unit, most=6)
     _trim(axes, chart)
+
+
+def _draw_line(axes: Axes, line: Series, axis: Axis) -> None:
+    colour = LIGHT[line.stroke.colour]
+    along = [axis.read(point) for point in line.points]
+    if line.band:
+        low, high = zip(*line.band, strict=True)
+        axes.fill_between(along, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(
+        along,
+        [line.read(point) for point in line.points],
+        color=colour,
+        dashes=line.stroke.dashes,
+        linewidth=line.stroke.width,
+        marker="o",
+        markevery=[-1],
+        markersize=3 * line.stroke.width,
+        gid="series",
+    )
 
 
 def _set_ticks(edge: Edge, unit: str, most: int, *, integer: bool = False) -> None:
@@ -153,7 +185,7 @@ def _trim(axes: Axes, chart: Chart) -> None:
 
 
 def _add_legend(figure: Figure, chart: Chart) -> None:
-    lines: Sequence = figure.axes[0].get_lines()
+    lines: Sequence = [line for line in figure.axes[0].get_lines() if line.get_gid() == "series"]
     legend = figure.legend(
         lines,
         [str(index) for index in range(len(lines))],
@@ -165,9 +197,10 @@ def _add_legend(figure: Figure, chart: Chart) -> None:
     # Given above, a name that begins with an underscore would be left out.
     for handle, text, line in zip(legend.get_lines(), legend.get_texts(), chart.series, strict=True):
         handle.set_marker("")
-        text.set_text(_shortened(line.name))
+        text.set_text(shortened(line.name))
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """Return a name as long as a picture has room for: its begin and its end."""
     half = _LEGEND_LETTERS // 2
     return name if len(name) <= _LEGEND_LETTERS else f"{name[:half]}…{name[-half:]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -22,7 +23,7 @@ def read_settings(path: Path) -> dict[str, str]:
         DataError: the file can't be read or is not TOML.
     """
     try:
-        return _flat("", tomllib.loads(_content(path).decode("utf-8")))
+        return as_text(tomllib.loads(_content(path).decode("utf-8")))
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError; the former's text names the line
         raise DataError(f"{path}: not TOML: {error}") from None
 
@@ -51,6 +52,11 @@ def read_summary(path: Path) -> Summary | None:
         DataError: the file can't be read or is not a summary.
     """
     return _record(_content(path), Summary, path, 1) if path.exists() else None
+
+
+def as_text(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return settings' values as text, a sub-table's under dotted names."""
+    return _flat("", dict(settings))
 
 
 def _content(path: Path) -> bytes:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 
-from baffle.report.charts import ABSCISSAE, Chart
-from baffle.report.figures import panels
-from baffle.report.markup import Markup, escape, facts, swatch
+from baffle.report.charts import Chart
+from baffle.report.document import document, figure
+from baffle.report.markup import Markup, escape, facts
 from baffle.report.network import network_section
-from baffle.report.palette import DARK, LIGHT
 from baffle.report.quantities import count, percent, size
 from baffle.report.runs import Run, differing
 from baffle.report.tables import clients_table, differences_table, settings_table, summary_table
-
-# The browser itself then refuses whatever a slip might let through.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 _WORDS = """\
 <dt>For one client</dt><dd>Forwards, upload and download are totals since the run began, averaged over all
@@ -53,25 +48,12 @@ def page(runs: Sequence[Run], charts: Sequence[Chart]) -> str:
     parts = [
         f"<header><h1>{title}</h1>\n<p>{_lede(runs)}</p></header>",
         f'<section id="runs"><h2>Runs</h2>\n{summary_table(runs)}</section>',
-        *(_figure(chart) for chart in charts),
+        *(figure(chart) for chart in charts),
         *([_comparison(runs, differences)] if len(runs) > 1 else []),
         *(_section(index, run, differences) for index, run in enumerate(runs, 1)),
         _reading(runs),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{title}</title>\n<style>\n{_style()}</style>\n'
-        "</head>\n<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _style() -> str:
-    """Return the style sheet, which a browser needs inside the page, with the palette's colours as variables."""
-    light, dark = ("".join(f"--run-{index}:{colour};" for index, colour in enumerate(p)) for p in (LIGHT, DARK))
-    sheet = files("baffle.report").joinpath("page.css").read_text("utf-8")
-    return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n{sheet}"
+    return document(title, parts)
 
 
 def _lede(runs: Sequence[Run]) -> Markup:
@@ -85,26 +67,6 @@ def _lede(runs: Sequence[Run]) -> Markup:
         f"{count(outcome.forward_equivalents, '').text} forward equivalents, {size(outcome.upload_bytes).text} of "
         f"upload and {size(outcome.download_bytes).text} of download per client."
     )
-
-
-def _figure(chart: Chart) -> Markup:
-    scales = [axis.title for axis in ABSCISSAE if chart.is_log_x(axis)]
-    scales += [chart.height.title] if chart.is_log_y() else []
-    note = f" Logarithmic, for what they span: {', '.join(scales)}." if scales else ""
-    caption = f"{chart.height.title.capitalize()} against rounds, forward equivalents and upload. A dot ends each line."
-    drawn = "\n".join(panels(chart))
-    return Markup(
-        f'<section id="{chart.name}"><h2>{chart.height.title.capitalize()}</h2>\n<figure>\n{_legend(chart)}'
-        f'<div class="panels">\n{drawn}\n</div>\n'
-        f"<figcaption>{caption}{note}</figcaption>\n</figure></section>"
-    )
-
-
-def _legend(chart: Chart) -> Markup:
-    if len(chart.series) == 1:
-        return Markup("")
-    items = "".join(f"<li>{swatch(line.stroke)}{escape(line.name)}</li>" for line in chart.series)
-    return Markup(f'<ul class="legend">{items}</ul>\n')
 
 
 def _comparison(runs: Sequence[Run], differences: Sequence[str]) -> Markup:

@@ -14,7 +14,8 @@ class Point:
     The costs are cumulative means for one client.
     """
 
-    round: int
+    round: int | float
+    """Whole, but where it was interpolated."""
     accuracy: float = UNKNOWN
     """Of the averaged weights, 0 to 1."""
     accuracy_last: float = UNKNOWN
@@ -62,7 +63,7 @@ class Summary:
 def standing(point: Point) -> Summary:
     """Return what is known of a run whose last line is `point`."""
     return Summary(
-        rounds=point.round,
+        rounds=int(point.round),
         accuracy=point.accuracy,
         loss=point.loss,
         forward_equivalents=point.forward_equivalents,

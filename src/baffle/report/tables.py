@@ -27,17 +27,14 @@ def summary_table(runs: Sequence[Run]) -> Markup:
 
 def differences_table(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     """Return the table of the settings `names`: a line each, a column a run."""
-    rows = [
-        [row_header(escape(name)), *(_setting_cell(run.settings.get(name), differs=False) for run in runs)]
-        for name in names
-    ]
+    rows = [[row_header(escape(name)), *(setting_cell(run.settings.get(name)) for run in runs)] for name in names]
     return table("Settings that differ between the runs.", heads(["Setting", *(run.name for run in runs)]), rows)
 
 
 def settings_table(run: Run, highlighted: Collection[str]) -> Markup:
     """Return one run's settings, those in `highlighted` marked by more than a colour."""
     rows = [
-        [row_header(escape(name)), _setting_cell(value, differs=name in highlighted)]
+        [row_header(escape(name)), setting_cell(value, differs=name in highlighted)]
         for name, value in run.settings.items()
     ]
     note = " ◆ marks what differs between the runs." if highlighted else ""
@@ -89,7 +86,8 @@ def _digest(digest: str) -> Markup:
     return Markup(f'<td title="{escape(digest or "not known")}"><code>{escape(digest[:8] or "—")}</code></td>')
 
 
-def _setting_cell(value: str | None, *, differs: bool) -> Markup:
+def setting_cell(value: str | None, *, differs: bool = False) -> Markup:
+    """Return the cell of a setting; marked, by more than a colour, where it differs."""
     if value is None:
         return Markup('<td class="absent">not set</td>')
     mark = '<span role="img" aria-label="differs between the runs">◆</span> ' if differs else ""
