@@ -117,8 +117,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Literal["baffle", "paper", "grid", "fedsgd", "fedavg", "fedadam", "fedzo", "es", "centralised"],
         About(
             "method",
-            "where settings of the method that are not given come from: our defaults, the paper's, "
-            "ours for weights on a grid of integers, or a baseline's, which is another method",
+            "Baffle with our defaults, the paper's, or ours for weights on a grid; or a baseline; "
+            "it decides what is not given",
         ),
     ] = "baffle"
     forwards: Annotated[
