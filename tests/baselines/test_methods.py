@@ -118,7 +118,7 @@ def test_one_client_that_averages_is_centralised_sgd() -> None:
 
 def test_five_local_steps_of_one_client_are_five_central_ones_on_all_samples() -> None:
     alone = {"sizes": (30,)}
-    average = last(FedAvg(batch=30, local_steps=5, local_rate=0.3), 2, **alone)
+    average = last(FedAvg(batch=30, local_steps=5, local_rate=0.3, local_momentum=0.0), 2, **alone)
     np.testing.assert_allclose(average, last(Centralised(batch=30, optimizer=Sgd(rate=0.3)), 10, **alone), atol=1e-5)
 
 

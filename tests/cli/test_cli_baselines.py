@@ -48,7 +48,7 @@ def test_a_baseline_trains_resumes_and_leaves_a_folder(name, command) -> None:
 
 
 def test_fedavg_learns_digits(command) -> None:
-    told = command("train", "--algorithm", "fedavg", "--rounds", 15, "--local-rate", 0.3, "--no-report", "--out", "run")
+    told = command("train", "--algorithm", "fedavg", "--rounds", 15, "--no-report", "--out", "run")
     assert told.status == 0
     assert curve("run")[-1]["accuracy"] > 0.8
 

@@ -39,7 +39,7 @@ class FedAvg(msgspec.Struct, frozen=True, kw_only=True):
     """E, passes over all of the client's samples, ≥ 0; 0 takes `local_steps` instead."""
     local_rate: float = 0.1
     """η, > 0."""
-    local_momentum: float = 0.0
+    local_momentum: float = 0.9
     """μ, in [0, 1); begins anew each round."""
     checkpointing: bool = False
     """Whether activations are computed a second time rather than kept."""

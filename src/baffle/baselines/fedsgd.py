@@ -28,7 +28,7 @@ class FedSgd(msgspec.Struct, frozen=True, kw_only=True):
     """B, samples of a client's mini-batch, ≥ 1; a client that has fewer takes all."""
     checkpointing: bool = False
     """Whether activations are computed a second time rather than kept."""
-    optimizer: Optimizer = Adam(rate=1e-2, beta1=0.9, beta2=0.99)
+    optimizer: Optimizer = Adam(rate=2e-2, beta1=0.9, beta2=0.99)
     """Of the server."""
     average: ExponentialAverage = ExponentialAverage(decay=0.995)
     """Of the weights, for evaluation."""
