@@ -43,7 +43,7 @@ def main() -> None:
     machine.pin(machine.cores()[0])
     table = {}
     for name in given.networks or NETWORKS:
-        table[name] = {str(batch): ratios(name, batch, 2 if given.quick else 15) for batch in BATCHES}
+        table[name] = {str(batch): ratios(name, batch, 2 if given.quick else 6) for batch in BATCHES}
         table[name]["memory"] = {kind: child(name, kind) for kind in ("forward", "gradient", "checkpointed")}
         show(name, table[name])
     if not (given.quick or given.networks):
@@ -91,7 +91,7 @@ def ratios(name: str, batch: int, passes: int) -> dict[str, float]:
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(passes):
         for kind, call in calls.items():
-            for _ in range(max(1, 2000 // batch // (20 if name == "wrn" else 1))):
+            for _ in range(max(1, 512 // batch // (8 if name == "wrn" else 1))):
                 began = time.perf_counter()
                 call()
                 best[kind] = min(best[kind], time.perf_counter() - began)

@@ -94,6 +94,14 @@ def test_a_damaged_snapshot_is_passed_over(tmp_path, caplog) -> None:
     assert whole.rounds == 7
 
 
+def test_without_a_whole_snapshot_there_is_nothing_to_go_on_from(tmp_path) -> None:
+    run(METHODS["fedsgd"], 1, out=tmp_path)
+    for path in (tmp_path / "snapshots").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SettingsError, match="has no snapshot that is whole"):
+        run(METHODS["fedsgd"], 2, out=tmp_path, resume=True)
+
+
 def test_interrupted_before_its_first_snapshot_a_run_begins(tmp_path) -> None:
     run(METHODS["fedsgd"], 2, out=tmp_path)
     shutil.rmtree(tmp_path / "snapshots")

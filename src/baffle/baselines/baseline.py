@@ -87,24 +87,11 @@ class Baseline:
             DivergenceError: training left the finite numbers, or a round never met its quorum; snapshots are kept.
         """
         checks.at_least("rounds", rounds, 0)
-        header = self.federation.header()
-        gradient = self._gradient()
+        header, gradient = self.federation.header(), self._gradient()
         journal = Journal(out, self.runtime.layout, self._about(header))
-        curve = Curve(
-            evaluate=self.federation.evaluate,
-            every=self.federation.evaluate_every,
-            rounds=rounds,
-            metrics=Metrics(out / METRICS if out else None),
-            progress=progress,
-        )
+        curve = self._curve(rounds, out, progress)
         tally = Tally.of(len(self.shares))
-        settings = settings or self.settings(rounds)
-        state = journal.resume(settings) if resume else None
-        if state is None:
-            state = start(self.method, header.start(self.runtime.given).parameters)
-            journal.begin(settings, state)
-        else:
-            curve.resume(state)
+        state = self._begin(header, journal, curve, settings or self.settings(rounds), resume=resume)
         answered = self._recount(header, tally, state.round)
         if curve.due(state) and not curve.has(state):
             curve.measure(state, answered, tally.means())
@@ -114,6 +101,27 @@ class Baseline:
                 state = self._advance(state, attempt, gradient, header)
             self._show(curve, journal, tally, state, attempt)
         return self._result(state, header, curve, journal, tally)
+
+    def _curve(self, rounds: int, out: Path | None, progress: Callable[[Progress], None]) -> Curve:
+        return Curve(
+            evaluate=self.federation.evaluate,
+            every=self.federation.evaluate_every,
+            rounds=rounds,
+            metrics=Metrics(out / METRICS if out else None),
+            progress=progress,
+        )
+
+    def _begin(
+        self, header: Header, journal: Journal, curve: Curve, settings: Mapping[str, Any], *, resume: bool
+    ) -> State:
+        """Return the state to go on from: the newest on disk, or the first one, which is put there."""
+        state = journal.resume(settings) if resume else None
+        if state is not None:
+            curve.resume(state)
+            return state
+        state = start(self.method, header.start(self.runtime.given).parameters)
+        journal.begin(settings, state)
+        return state
 
     def _show(self, curve: Curve, journal: Journal, tally: Tally, state: State, attempt: Attempt) -> None:
         if attempt.complete and (state.round % self.federation.snapshot_every == 0 or state.round == curve.rounds):

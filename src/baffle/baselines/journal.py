@@ -49,7 +49,7 @@ class Journal:
         """Return the newest good state; None where a run was interrupted before it had one.
 
         Raises:
-            SettingsError: there is no such run, or it was begun with other settings.
+            SettingsError: there is no such run, it was begun with other settings, or no snapshot of it is whole.
         """
         if self.folder is None or not (self.folder / "settings.toml").exists():
             raise SettingsError("resume", str(self.folder), "holds no run")
@@ -72,6 +72,8 @@ class Journal:
             if about != self.about:
                 raise self._foreign()
             return state
+        if snapshots(folder):
+            raise SettingsError("resume", str(self.folder), "has no snapshot that is whole")
         return None
 
     def _foreign(self) -> SettingsError:
