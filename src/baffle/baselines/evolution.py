@@ -44,7 +44,7 @@ class EvolutionStrategies(msgspec.Struct, frozen=True, kw_only=True):
     """P, members of a round, even, ≥ 2."""
     scale: float = 2e-2
     """σ, > 0, in parameter units."""
-    optimizer: Optimizer = Adam(rate=1e-2, beta1=0.9, beta2=0.99)
+    optimizer: Optimizer = Adam(rate=3e-2, beta1=0.9, beta2=0.99)
     """Of the server."""
     average: ExponentialAverage = ExponentialAverage(decay=0.995)
     """Of the weights, for evaluation."""
