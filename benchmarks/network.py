@@ -36,7 +36,7 @@ import msgspec
 import numpy as np
 
 from baffle import certificates
-from baffle.assembly import assemble
+from baffle.assembly import simulation_of
 from baffle.engines.network.dialogue import Kind
 from baffle.engines.network.hub import Hub
 from baffle.engines.network.keyring import ServerKeys
@@ -123,7 +123,7 @@ class Ground:
     @classmethod
     def make(cls, folder: Path, clients: int, rounds: int) -> Ground:
         made = experiment(clients, rounds)
-        simulation = assemble(made)
+        simulation = simulation_of(made)
         now = datetime.now(UTC)
         ca = certificates.authority("bench", 10, now)
         own = certificates.server(ca, [HOST], 5, now)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from baffle import extras
+from baffle.algorithms import Baffle
+from baffle.baselines import Centralised
+from baffle.baselines.baseline import Baseline, pooled
 from baffle.bundle import MANIFEST
 from baffle.data import Dataset, Indices, Split, by_owner, dirichlet, iid, load, shards
 from baffle.errors import BaffleError, ModelError, SettingsError
 from baffle.experiment import Experiment
 from baffle.keys import Key
 from baffle.processors import cores
+from baffle.progress import Progress, Result
 from baffle.runtimes import Runtime
 from baffle.simulation import Share, Simulation
 
@@ -30,19 +35,63 @@ _SMALL = 20_000
 """Weights below which a model's calls are too short to share: threads would mostly wait for each other."""
 
 
-def assemble(experiment: Experiment) -> Simulation:
-    """Return the simulated federation that `experiment` describes: data loaded and shared out, model built.
+class Trainable(Protocol):
+    """A federation in this process with what it does in a round."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What evaluates losses."""
+        ...
+
+    @property
+    def shares(self) -> Sequence[Share]:
+        """Of each client."""
+        ...
+
+    def run(
+        self,
+        rounds: int,
+        *,
+        out: Path | None = None,
+        resume: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        progress: Callable[[Progress], None] = ...,
+    ) -> Result:
+        """Return the result after `rounds` rounds in all, as `Simulation.run` does."""
+        ...
+
+
+def assemble(experiment: Experiment) -> Trainable:
+    """Return what `experiment` describes: Baffle or a baseline on a simulated federation.
 
     Raises:
         SettingsError, DataError, ModelError: something can't be used; says what and why.
         MissingExtraError: an extra is not installed.
     """
+    method = experiment.baseline()
+    if method is None:
+        return simulation_of(experiment)
+    federation = _simulation(experiment, Baffle())
+    return Baseline(method, pooled(federation) if isinstance(method, Centralised) else federation)
+
+
+def simulation_of(experiment: Experiment) -> Simulation:
+    """Return the simulated federation that `experiment` describes: data loaded and shared out, model built.
+
+    Raises:
+        SettingsError, DataError, ModelError: something can't be used; says what and why. So is a baseline.
+        MissingExtraError: an extra is not installed.
+    """
+    return _simulation(experiment, experiment.baffle())
+
+
+def _simulation(experiment: Experiment, algorithm: Baffle) -> Simulation:
     key = Key.root(experiment.seed)
     split = _load(experiment, key)
     return Simulation(
         runtime=runtime_of(experiment, split.train, key),
         shares=[Share(split.train, indices) for indices in _partition(experiment, split.train, key.fold("partition"))],
-        algorithm=experiment.baffle(),
+        algorithm=algorithm,
         test=split.test,
         seed=experiment.seed,
         participation=experiment.participation,

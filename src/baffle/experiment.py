@@ -14,6 +14,9 @@ from msgspec import Meta
 
 from baffle.algorithms import Baffle
 from baffle.allocation import Rule
+from baffle.baselines import presets
+from baffle.baselines.presets import BASELINES
+from baffle.baselines.work import Method
 from baffle.budget import Target
 from baffle.directions import Gaussian, Rademacher, Sparse
 from baffle.errors import SettingsError
@@ -112,11 +115,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     memory: Annotated[Number, About("model", "most activations of probes that are evaluated together", "MiB")] = 64
 
     algorithm: Annotated[
-        Literal["baffle", "paper", "grid"],
+        Literal["baffle", "paper", "grid", "fedsgd", "fedavg", "fedadam", "fedzo", "es", "centralised"],
         About(
             "method",
-            "where settings of the method that are not given come from: our defaults, the paper's, "
-            "or ours for weights on a grid of integers",
+            "Baffle with our defaults, the paper's, or ours for weights on a grid; or a baseline; "
+            "it decides what is not given",
         ),
     ] = "baffle"
     forwards: Annotated[
@@ -157,6 +160,15 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ]
     local_steps: Annotated[Number, About("method", "SGD steps that a client takes on its own in a round")]
     local_rate: Annotated[Positive, About("method", "learning rate of those steps")]
+    local_momentum: Annotated[BelowOne, About("method", "of those steps, with fedavg and fedadam")] = 0.0
+    epochs: Annotated[
+        Whole, About("method", "of a client in a round, with fedavg and fedadam; 0 takes local_steps instead")
+    ] = 0
+    checkpointing: Annotated[
+        bool, About("method", "compute activations twice, to keep fewer, with methods that backpropagate")
+    ] = False
+    directions: Annotated[Number, About("method", "of a local step, with fedzo")] = 20
+    population: Annotated[int, Meta(ge=2), About("method", "members of a round, in pairs, with es")] = 100
     clip: Annotated[NotNegative, About("method", "largest entry of the gradient estimate; 0 is none")]
     optimizer: Annotated[Literal["adam", "sgd"], About("method", "of the server")]
     rate: Annotated[Positive, About("method", "learning rate of the server")]
@@ -255,8 +267,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Return the method.
 
         Raises:
-            SettingsError: a setting is out of its range.
+            SettingsError: a setting is out of its range, or `algorithm` is a baseline.
         """
+        if self.algorithm in BASELINES:
+            rule = "keeps no ledger: `baffle train` alone runs it, in one process, and metrics.jsonl is the record"
+            raise SettingsError("algorithm", self.algorithm, rule)
         return Baffle(
             estimator=ESTIMATORS[self.estimator](scale=self.scale),
             law=_pick(LAWS[self.law], self),
@@ -265,6 +280,19 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             anneal=self.rounds if self.schedule == "linear" else 0,
             **{name: getattr(self, name) for name in _PLAIN},
         )
+
+    def baseline(self) -> Method | None:
+        """Return the method where it is a baseline.
+
+        Raises:
+            SettingsError: a setting is out of its range.
+        """
+        return presets.made(self) if self.algorithm in BASELINES else None
+
+    def told(self) -> dict[str, Any]:
+        """Return the settings that bear on the run, as `read` takes them."""
+        own, values = self.baseline(), msgspec.to_builtins(self)
+        return {name: values[name] for name in presets.useful(own, _SECTIONS)} if own else values
 
 
 _PLAIN = (
@@ -286,6 +314,12 @@ FIELDS: dict[str, Any] = get_type_hints(Experiment, include_extras=True)
 """Every setting's type, with its range and description."""
 
 
+_STRUCT_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Experiment)}
+_SECTIONS = {
+    name: part.section for name, kind in FIELDS.items() for part in get_args(kind)[1:] if isinstance(part, About)
+}
+
+
 def about(name: str) -> About:
     """Return what a person is told of a setting."""
     return next(part for part in get_args(FIELDS[name])[1:] if isinstance(part, About))
@@ -301,6 +335,10 @@ def defaults(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     `given` are the settings that the user chose: another estimator than the preset's comes with its own scale.
     """
+    if preset in BASELINES:
+        baseline = BASELINES[preset]
+        optimizer = _variant("optimizer", OPTIMIZERS, baseline.optimizer, given)
+        return defaults("baffle", {}) | presets.plain(baseline) | {"average": baseline.average.decay} | optimizer
     method = Baffle.grid(given.get("odds", Sparse().odds)) if preset == "grid" else PRESETS[preset]
     found: dict[str, Any] = {name: getattr(method, name) for name in _PLAIN}
     found |= {"average": method.average.decay, "schedule": "constant"}
@@ -338,8 +376,12 @@ def read(*sources: Mapping[str, Any]) -> Experiment:
         given |= {name: check(name, value) for name, value in source.items()}
     preset = given.get("algorithm", "baffle")
     experiment = Experiment(**(defaults(preset, given) | _private(given) | given))
+    if (baseline := experiment.baseline()) is not None:
+        presets.refuse_useless(preset, given, presets.useful(baseline, _SECTIONS))
+        return experiment
     experiment.baffle()
     experiment.target()
+    presets.refuse_foreign(preset, given, _STRUCT_DEFAULTS)
     return experiment
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from baffle.assembly import assemble, runtime_of
+from baffle.assembly import runtime_of, simulation_of
 from baffle.bundle import MANIFEST
 from baffle.data.own import load_own
 from baffle.engines.network.dialogue import Welcome
@@ -92,4 +92,4 @@ def _simulated(experiment: Experiment) -> Any:
     if experiment.dataset not in BUILT_IN_DATA:
         rule = "is the server's, and not built in: name this client's file with --data"
         raise SettingsError("dataset", experiment.dataset, rule)
-    return assemble(experiment)
+    return simulation_of(experiment)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from baffle import run as runs
 from baffle.budget import Account
+from baffle.curve import Curve, Evaluate
 from baffle.errors import SettingsError
 from baffle.header import Header
 from baffle.kernels import Kernels
@@ -24,12 +24,9 @@ from baffle.metrics import Metrics
 from baffle.parameters import digest
 from baffle.progress import Progress, Result, peak_memory
 from baffle.run import Run
-from baffle.runtimes import Evaluation
 from baffle.server import State
-from baffle.snapshots import write_atomically
+from baffle.snapshots import snapshots, write_atomically
 from baffle.tally import Tally
-
-Evaluate = Callable[[NDArray[np.floating]], Evaluation | None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +46,7 @@ class Session:
     observe: Callable[[Round], None] = lambda _: None
     """Is shown every record that is in the ledger, in order: those of earlier processes as well."""
     tally: Tally = field(init=False)
-    metrics: Metrics = field(init=False)
+    curve: Curve = field(init=False)
     run: Run | None = field(init=False, default=None)
     account: Account | None = field(init=False, default=None)
     """Of privacy, where something is promised."""
@@ -57,11 +54,16 @@ class Session:
     """Spent so far."""
     answered: int = field(init=False, default=0)
     """Clients whose reports counted in the last round."""
-    began: float = field(init=False, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.tally = Tally.of(self.header.federation.clients)
-        self.metrics = Metrics(self.out / "metrics.jsonl" if self.out else None)
+        self.curve = Curve(
+            evaluate=self.evaluate,
+            every=self.evaluate_every,
+            rounds=self.rounds,
+            metrics=Metrics(self.out / "metrics.jsonl" if self.out else None),
+            progress=self.progress,
+        )
         if self.header.budget is not None:
             federation = self.header.federation
             self.account = Account.of(self.header.algorithm, federation.clients, self.header.budget)
@@ -81,7 +83,7 @@ class Session:
         """
         state = self.header.start(self.given)
         if self.out is not None:
-            if (self.out / runs.LEDGER).exists():
+            if (self.out / runs.LEDGER).exists() or snapshots(self.out / runs.SNAPSHOTS):
                 raise SettingsError("out", str(self.out), "holds a run already: resume it, or name another folder")
             write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
             self.run = runs.begin(self.out, self.header, self.given)
@@ -105,9 +107,8 @@ class Session:
         self.run, state = resumed
         self.header = self.run.header
         write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
-        self.metrics.resume(state.round)
-        self.began -= self.metrics.seconds
-        if self._due(state) and not any(row["round"] == state.round for row in self.metrics.rows):
+        self.curve.resume(state)
+        if self.curve.due(state) and not self.curve.has(state):
             self._measure(state)
         return state
 
@@ -142,19 +143,18 @@ class Session:
         done = record.aggregate is not None
         if done and self.run is not None and (state.round % self.snapshot_every == 0 or state.round == self.rounds):
             self.run.snapshot(state)
-        if done and self._due(state):
+        if done and self.curve.due(state):
             self._measure(state)
         else:
-            self.progress(self._where(state))
+            self.curve.tell(state, self.answered, self._costs())
 
     def finish(self, state: State) -> Result:
         """Return the run's result, and write its summary."""
-        if not self.metrics.rows or self.metrics.rows[-1]["round"] != state.round:
+        if not self.curve.has(state):
             self._measure(state)
-        measured = {name: self.metrics.rows[-1][name] for name in ("accuracy", "accuracy_last", "loss")}
         result = Result(
             rounds=state.round,
-            seconds=time.monotonic() - self.began,
+            seconds=self.curve.seconds,
             peak_memory_bytes=peak_memory(),
             digest=digest(state.parameters),
             ledger_digest=self.run.ledger.head.hex() if self.run else "",
@@ -164,32 +164,14 @@ class Session:
             delta=self.header.budget.delta if self.header.budget is not None else None,
             clients=self.tally.rows(self.header.samples),
             **self.tally.means(),
-            **measured,
+            **self.curve.measured(),
         )
         if self.run is not None:
             write_atomically(self.run.folder / "summary.json", json.dumps(result.summary(), indent=1).encode())
         return result
 
-    def _due(self, state: State) -> bool:
-        return state.round % self.evaluate_every == 0 or state.round == self.rounds
-
     def _measure(self, state: State) -> None:
-        average, last = self.evaluate(state.average), self.evaluate(state.parameters)
-        where = replace(
-            self._where(state),
-            accuracy=_known(average and average.accuracy),
-            accuracy_last=_known(last and last.accuracy),
-            loss=_known(average and average.loss),
-        )
-        self.metrics.append(asdict(where))
-        self.progress(where)
+        self.curve.measure(state, self.answered, self._costs())
 
-    def _where(self, state: State) -> Progress:
-        seconds = time.monotonic() - self.began
-        means = self.tally.means()
-        return Progress(round=state.round, answered=self.answered, seconds=seconds, epsilon=self.epsilon, **means)
-
-
-def _known(value: float | None) -> float | None:
-    """Return what JSON can say: a finite number, or None."""
-    return value if value is not None and np.isfinite(value) else None
+    def _costs(self) -> dict[str, float | None]:
+        return {**self.tally.means(), "epsilon": self.epsilon}

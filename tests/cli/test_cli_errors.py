@@ -61,7 +61,7 @@ SETTINGS = [
     ("hidden", "8,0", ">= 1"),
     ("law", "cauchy", "must be one of gaussian, rademacher"),
     ("estimator", "exact", "must be one of forward, central, centred"),
-    ("algorithm", "fedavg", "must be one of baffle, paper"),
+    ("algorithm", "fedprox", "must be one of baffle, paper, grid, fedsgd, fedavg"),
     ("partition", "random", "must be one of iid, dirichlet, shards, owner"),
     ("precision", "float16", "must be one of float32, float64"),
     ("norm", "batch", "must be one of auto, group, none"),

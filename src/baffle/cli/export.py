@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from baffle import extras
 from baffle import run as runs
 from baffle.bundle import MANIFEST
+from baffle.cli.inspect import refuse_baseline
 from baffle.errors import SettingsError
 from baffle.experiment import Experiment, check, read, read_toml
 from baffle.kernels import PlainKernels
@@ -77,6 +78,7 @@ def _trained(folder: Path) -> Source:
 
     if not (folder / _SETTINGS).exists():
         raise SettingsError("source", str(folder), "holds no run, and is no ONNX file and no settings")
+    refuse_baseline(folder)
     found = read_toml(folder / _SETTINGS)
     if not isinstance(found.get("algorithm"), str):
         raise SettingsError("source", str(folder), "holds no run that `baffle train` began")

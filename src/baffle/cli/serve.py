@@ -118,9 +118,9 @@ def _keys(folder: Path | None) -> Path:
 
 def _assembled(experiment: Experiment, reproducible: bool) -> Simulation:
     """Return the model and the held-out data; how the server would share its data out matters in simulation alone."""
-    from baffle.assembly import assemble
+    from baffle.assembly import simulation_of
 
-    return assemble(experiment if reproducible else msgspec.structs.replace(experiment, partition="iid"))
+    return simulation_of(experiment if reproducible else msgspec.structs.replace(experiment, partition="iid"))
 
 
 def _kind(simulation: Simulation) -> Kind:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from baffle.baselines.presets import TITLES
 from baffle.experiment import Experiment
 from baffle.progress import Progress, Result
 
@@ -34,10 +35,11 @@ class Display:
         self._console = Console(highlight=False)
         self._rounds = experiment.rounds
         self._measured = ""
-        name = "paper's BAFFLE" if experiment.algorithm == "paper" else "Baffle"
+        name = {**TITLES, "paper": "paper's BAFFLE"}.get(experiment.algorithm, "Baffle")
+        cost = "" if experiment.algorithm in TITLES else f", {experiment.forwards:,} forward passes a client and round"
+        among = "all in one place" if experiment.algorithm == "centralised" else f"{clients} clients"
         self._console.print(
-            f"{name}: {experiment.model} of {parameters:,} weights on {experiment.dataset}, {clients} clients, "
-            f"{experiment.forwards:,} forward passes a client and round → {out}",
+            f"{name}: {experiment.model} of {parameters:,} weights on {experiment.dataset}, {among}{cost} → {out}",
             soft_wrap=True,
         )
         self._bar = Bar(

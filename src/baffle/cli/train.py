@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from baffle.cli.daemon import Interrupted
 from baffle.cli.settings import flags_of
 from baffle.cli.show import Display, make_report, show_result
@@ -34,7 +32,7 @@ def _run(experiment: Experiment, out: Path, *, resume: bool) -> None:
     from baffle.assembly import assemble
 
     simulation = assemble(experiment)
-    settings = msgspec.to_builtins(experiment) | {"out": str(out)}
+    settings = experiment.told() | {"out": str(out)}
     with Display(experiment, simulation.runtime.layout.size, len(simulation.shares), out) as display:
         try:
             result = simulation.run(

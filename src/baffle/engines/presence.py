@@ -18,8 +18,12 @@ def present(plan: Plan, clients: Sequence[Client], unavailable: float, chance: K
         unavailable: chance that a client does not answer in a round, 0 to 1.
         chance: what decides who does not; needed if `unavailable` is above 0.
     """
-    cohort = [clients[number] for number in plan.cohort]
     if not unavailable or chance is None:
-        return cohort
-    draws = chance.fold(plan.round, plan.attempt).generator().random(len(cohort))
-    return [client for client, draw in zip(cohort, draws, strict=True) if draw >= unavailable]
+        return [clients[number] for number in plan.cohort]
+    return [clients[number] for number in there(plan.cohort, unavailable, chance.fold(plan.round, plan.attempt))]
+
+
+def there(cohort: Sequence[int], unavailable: float, chance: Key) -> list[int]:
+    """Return the numbers in `cohort` that answer an attempt at a round, whose own key `chance` is."""
+    draws = chance.generator().random(len(cohort))
+    return [number for number, draw in zip(cohort, draws, strict=True) if draw >= unavailable]

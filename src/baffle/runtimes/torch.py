@@ -91,7 +91,7 @@ class TorchRuntime:
         self.precision: np.dtype[Any] = np.dtype(precision)
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.threads = threads
-        self._loss = loss
+        self.loss = loss
         self._arguments: dict[str, Any] = {
             "device": device,
             "precision": precision,
@@ -127,17 +127,21 @@ class TorchRuntime:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the module with its first weights, and the arguments it was wrapped with."""
-        model = copy.deepcopy(self._model).cpu()
+        return _again, (self.module().cpu(), self.loss, self._arguments)
+
+    def module(self) -> nn.Module:
+        """Return a copy of the module with its first weights, those that are trained with requires_grad set."""
+        model = copy.deepcopy(self._model)
         named = dict(model.named_parameters())
         for name, values in self.given.items():
-            named[name].data = torch.from_numpy(values).to(self._dtype, copy=True)
+            named[name].data = torch.from_numpy(values).to(self.device, self._dtype, copy=True)
             named[name].requires_grad_(True)
-        return _again, (model, self._loss, self._arguments)
+        return model
 
     def losses(self, points: Iterable[NDArray[np.floating]], batches: Sequence[Batch]) -> NDArray[np.float64]:
         """Return the mean loss at each of P points on each of C batches, float64 [P, C], the module called whole."""
         inputs, targets, sizes = self._joined(batches)
-        with torch.inference_mode(), self._on_threads(1):
+        with torch.inference_mode(), self.on_threads(1):
             rows = []
             for point in points:
                 self._put(point)
@@ -152,7 +156,7 @@ class TorchRuntime:
         sweep = self._captured(blocks[0].parameters, batches[0])
         if sweep is None:
             return [self.losses(probes, batches) for probes in blocks]
-        with self._on_threads(1):
+        with self.on_threads(1):
             parts = [self._pass(sweep, blocks, batches[some]) for some in slices(batches, self.chunk)]
         return [np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)]
 
@@ -195,7 +199,7 @@ class TorchRuntime:
         with torch.inference_mode():
             self._put(parameters)
             for batch in batches:
-                inputs, targets = self._tensors(batch)
+                inputs, targets = self.tensors(batch)
                 outputs = self._outputs(parameters, inputs, targets)
                 total += float(self._means(outputs[None], targets, [len(targets)])[0, 0]) * len(targets)
                 if outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
@@ -209,9 +213,9 @@ class TorchRuntime:
         """Return the outputs for `inputs` at `parameters`, by the graph if there is one."""
         sweep = self._captured(parameters, (inputs[:3].cpu().numpy(), targets[:3].cpu().numpy()))
         if sweep is None:
-            with self._on_threads(1):
+            with self.on_threads(1):
                 return self._forward(inputs, targets)
-        with self._on_threads(1):
+        with self.on_threads(1):
             parts = sweep.laid_out(inputs).split(min(self.chunk, _PART))
             return torch.cat(sweep.forward(self._flat, parts))
 
@@ -222,14 +226,14 @@ class TorchRuntime:
             try:
                 with torch.inference_mode(False):
                     self._put(parameters)
-                    self._sweeps[shape] = self._captured_with(self._tensors(batch)[0])
+                    self._sweeps[shape] = self._captured_with(self.tensors(batch)[0])
             except ModelError as error:
                 self._capture = False
                 log.warning("every probe runs the whole model: it can't be captured as a graph, %s", error)
         return self._sweeps.get(shape)
 
     def _captured_with(self, inputs: Tensor) -> Sweep:
-        with self._on_threads(1):
+        with self.on_threads(1):
             graph = Graph(copy.deepcopy(self._model), inputs)
         named = dict(self._model.named_parameters())
         trained = {tensor.name for tensor in self.layout.tensors}
@@ -260,11 +264,12 @@ class TorchRuntime:
 
     def _joined(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor, list[int]]:
         """Return the samples of all batches, their targets, and how many are of each."""
-        data = [self._tensors(batch) for batch in batches]
+        data = [self.tensors(batch) for batch in batches]
         inputs, targets = (torch.cat(parts) for parts in zip(*data, strict=True))
         return inputs, targets, [len(own) for _, own in data]
 
-    def _tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return a batch's inputs and targets on the device, inputs in the runtime's precision and layout."""
         inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in batch)
         if inputs.is_floating_point():
             inputs = inputs.to(self._dtype)
@@ -296,13 +301,13 @@ class TorchRuntime:
 
     def _losses_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
         try:
-            return self._loss(outputs, targets)
+            return self.loss(outputs, targets)
         except Exception as error:  # a user's own loss may fail in any way
             shapes = f"outputs of shape {list(outputs.shape)} and targets of shape {list(targets.shape)}"
             raise ModelError(f"the loss fails on {shapes}: {_told(error)}") from error
 
     @contextmanager
-    def _on_threads(self, count: int) -> Iterator[None]:
+    def on_threads(self, count: int) -> Iterator[None]:
         """Run PyTorch's operations on that many threads for a while."""
         before = torch.get_num_threads()
         torch.set_num_threads(count)

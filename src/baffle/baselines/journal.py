@@ -1,0 +1,102 @@
+"""A baseline's run folder: settings, snapshots and curve, without a ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from baffle.errors import LedgerError, ModelError, SettingsError
+from baffle.parameters import Layout
+from baffle.run import LEDGER, SNAPSHOTS
+from baffle.server import State
+from baffle.snapshots import read_snapshot, snapshots, write_atomically, write_snapshot
+
+METRICS = "metrics.jsonl"
+log = logging.getLogger("baffle")
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Where a run's states go and come from; with `folder` None, nothing is written."""
+
+    folder: Path | None
+    layout: Layout
+    about: bytes
+    """Fingerprint of what the run depends on: a state is taken up with an equal one alone."""
+
+    def begin(self, settings: Mapping[str, Any], state: State) -> None:
+        """Write the settings and the first state.
+
+        Raises:
+            SettingsError: the folder holds a run already.
+        """
+        if self.folder is None:
+            return
+        if (self.folder / LEDGER).exists() or snapshots(self.folder / SNAPSHOTS):
+            raise SettingsError("out", str(self.folder), "holds a run already: resume it, or name another folder")
+        self._write_settings(settings)
+        (self.folder / METRICS).unlink(missing_ok=True)
+        self.keep(state)
+
+    def resume(self, settings: Mapping[str, Any]) -> State | None:
+        """Return the newest good state; None where a run was interrupted before it had one.
+
+        Raises:
+            SettingsError: there is no such run, it was begun with other settings, or no snapshot of it is whole.
+        """
+        if self.folder is None or not (self.folder / "settings.toml").exists():
+            raise SettingsError("resume", str(self.folder), "holds no run")
+        if (self.folder / LEDGER).exists():
+            raise SettingsError("resume", str(self.folder), "holds a run with a ledger, which no baseline has")
+        state = self._newest(self.folder / SNAPSHOTS)
+        if state is not None:
+            self._write_settings(settings)
+        return state
+
+    def _newest(self, folder: Path) -> State | None:
+        for path in snapshots(folder):
+            try:
+                state, about = read_snapshot(path, self.layout)
+            except LedgerError as error:
+                log.warning("%s; an older one is used", error.reason)
+                continue
+            except ModelError:  # of another shape
+                raise self._foreign() from None
+            if about != self.about:
+                raise self._foreign()
+            return state
+        if snapshots(folder):
+            raise SettingsError("resume", str(self.folder), "has no snapshot that is whole")
+        return None
+
+    def _foreign(self) -> SettingsError:
+        return SettingsError("resume", str(self.folder), "was begun with other settings, data or model")
+
+    def keep(self, state: State) -> None:
+        """Write a snapshot."""
+        if self.folder is not None:
+            write_snapshot(self.folder / SNAPSHOTS, self.layout, state, self.about)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write what came of the run."""
+        if self.folder is not None:
+            write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1).encode())
+
+    def _write_settings(self, settings: Mapping[str, Any]) -> None:
+        if self.folder is not None:
+            write_atomically(self.folder / "settings.toml", tomli_w.dumps(dict(settings)).encode())
+
+
+def fingerprint(*parts: bytes) -> bytes:
+    """Return 32 bytes that differ where `parts` do."""
+    digest = hashlib.blake2b(digest_size=32, person=b"baffle-baseline")
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()

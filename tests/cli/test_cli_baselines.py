@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from baffle.baselines.presets import BASELINES
+from baffle.experiment import read, read_toml
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+QUICK = ("--threads", 1, "--clients", 4, "--hidden", 4, "--batch", 8)
+SMALL = {"es": ("--population", 4), "fedzo": ("--directions", 2, "--local-steps", 1), "fedavg": ("--epochs", 1)}
+
+
+def train(command, name, *arguments, report=False):
+    shown = () if report else ("--no-report",)
+    return command("train", "--algorithm", name, *QUICK, *SMALL.get(name, ()), "--out", name, *shown, *arguments)
+
+
+def curve(folder) -> list[dict]:
+    rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def refused(told, *words: str) -> None:
+    assert told.status == 2
+    assert told.error.startswith("baffle: error: "), told.error
+    assert told.error.count("\n") == 1, told.error
+    for word in words:
+        assert word in told.error, told.error
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_trains_resumes_and_leaves_a_folder(name, command) -> None:
+    told = train(command, name, "--rounds", 2, "--evaluate-every", 1)
+    assert (told.status, told.error) == (0, "")
+    assert "accuracy" in told.out
+    settings = read_toml(Path(name) / "settings.toml")
+    assert settings["algorithm"] == name
+    assert "bits" not in settings
+    assert read(settings).baseline() is not None
+    longer = command("train", "--resume", name, "--rounds", 4, "--no-report")
+    assert (longer.status, longer.error) == (0, "")
+    assert [row["round"] for row in curve(name)] == [0, 1, 2, 3, 4]
+
+
+def test_fedavg_learns_digits(command) -> None:
+    told = command("train", "--algorithm", "fedavg", "--rounds", 15, "--no-report", "--out", "run")
+    assert told.status == 0
+    assert curve("run")[-1]["accuracy"] > 0.8
+
+
+def test_a_report_compares_a_baseline_with_baffle(command) -> None:
+    pytest.importorskip("matplotlib")
+    assert train(command, "fedsgd", "--rounds", 2, report=True).status == 0
+    assert (Path("fedsgd") / "report.html").exists()
+    command("train", *QUICK, "--forwards", 96, "--rounds", 2, "--no-report", "--out", "ours")
+    told = command("report", "fedsgd", "ours", "--out", "both.html")
+    assert (told.status, told.error) == (0, "")
+    assert "fedsgd" in Path("both.html").read_text()
+
+
+@pytest.mark.parametrize("what", ["replay", "verify"])
+def test_there_is_no_ledger_to_look_into(what, command) -> None:
+    train(command, "fedsgd", "--rounds", 1)
+    refused(command(what, "fedsgd"), "folder = 'fedsgd'", "fedsgd, which keeps no ledger: metrics.jsonl is its record")
+
+
+def test_a_baseline_is_not_exported(command) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    train(command, "fedsgd", "--rounds", 1)
+    refused(command("export", "fedsgd", "--out", "model"), "keeps no ledger")
+
+
+def test_a_baseline_is_not_served(command) -> None:
+    pytest.importorskip("zenoh")
+    refused(
+        command("serve", "--algorithm", "fedavg", "--insecure", "--out", "served"), "algorithm = 'fedavg'", "ledger"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--engine", "ray"), ("engine = 'ray'", "must be one of local")),
+        (("--bits", 4), ("bits = 4", "is of no use to algorithm = 'fedsgd'")),
+        (("--batch", 0), ("batch = 0", "must be 1 or more")),
+        (("--device", "tpu9"), ("device", "can't be used")),
+    ],
+    ids=["ray", "useless", "batch", "device"],
+)
+def test_what_does_not_fit_is_named(arguments, words, command) -> None:
+    refused(command("train", "--algorithm", "fedsgd", *arguments, "--out", "run", "--no-report"), *words)
+    assert not Path("run").exists()
+
+
+def test_divergence_is_told_and_the_snapshot_kept(command) -> None:
+    told = train(command, "fedsgd", "--optimizer", "sgd", "--rate", "3e38", "--rounds", 9)
+    refused(told, "would make a weight infinite")
+    assert list((Path("fedsgd") / "snapshots").glob("*.safetensors"))
+
+
+def test_another_runs_folder_is_refused(command) -> None:
+    train(command, "fedsgd", "--rounds", 1)
+    refused(train(command, "fedsgd", "--rounds", 1), "holds a run already")
