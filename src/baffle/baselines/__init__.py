@@ -1,0 +1,1 @@
+"""Training by backpropagation, for comparison: the only place that differentiates."""
