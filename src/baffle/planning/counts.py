@@ -24,9 +24,7 @@ from baffle.training import ATTEMPTS
 
 _FRAME = 8 + DIGEST
 """Bytes of a ledger's frame around its record."""
-LEAST, E    shape = (3, clients)
-    sums = _Sums(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(3, start))
-PECTED, MOST = range(3)
+LEAST, EXPECTED, MOST = range(3)
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -102,7 +100,9 @@ def count(simulation: Simulation, header: Header, rounds: int, expected: Expecte
     bounds = budgets(algorithm, federation)
     ends = _ends(header, bounds)
     clients, start = federation.clients, len(MAGIC) + _FRAME + len(encode(header))
-X    stops = None
+    shape = (3, clients)
+    sums = _Sums(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(3, start))
+    stops = None
     fixed = _sizes_of(algorithm.blocks_of(federation, state_with()), header) if bounds.fixed else None
     for plan, answered in attempts(simulation, header, rounds):
         own = fixed or _sizes_of(expected(plan.round), header)
