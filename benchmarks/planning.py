@@ -3,14 +3,16 @@
     python benchmarks/planning.py [name ...]
 
 Each experiment is planned with a measurement of about ten seconds, then run by `baffle train` in a process of its own.
-Writes benchmarks/results/planning.json: what was foreseen and what came, with their ratio (1 is exact). Seconds are wall
-time, so a machine that does other things in between spoils them; the load average at both times is told.
+Writes benchmarks/results/planning.json: what was foreseen and what came, with their ratio (1 is exact). Seconds
+are wall time, so a machine that does other things in between spoils them: the load average before, between and after is
+told, and processor seconds, which other programs hardly change.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -55,7 +57,9 @@ def compared(settings: tuple[str, ...]) -> dict[str, Any]:
         loads = [os.getloadavg()[0]]
         plan = json.loads(baffle("plan", *common, "--json"))
         loads.append(os.getloadavg()[0])
+        before = processor()
         baffle("train", *common, "--no-report")
+        spent = processor() - before
         loads.append(os.getloadavg()[0])
         summary = json.loads((out / "summary.json").read_text())
         ledger = (out / "ledger").stat().st_size
@@ -63,6 +67,7 @@ def compared(settings: tuple[str, ...]) -> dict[str, Any]:
     figures = {name: against(plan["run"][name], came[name]) for name in came}
     for name, called in (("seconds", "seconds"), ("peak_memory", "peak_memory_bytes")):
         figures[name] = against({"expected": plan["process"][name]}, summary[called])
+    figures["processor_seconds"] = against({"expected": plan["process"]["processor_seconds"]}, spent)
     loads = [round(load, 1) for load in loads]
     tried = plan["process"]["tried"]
     return {"settings": " ".join(settings), "rounds_tried": tried, "load": loads, "figures": figures}
@@ -70,6 +75,12 @@ def compared(settings: tuple[str, ...]) -> dict[str, Any]:
 
 def against(told: dict[str, float], came: float) -> dict[str, float]:
     return told | {"came": came, "ratio": round(told["expected"] / came, 6)}
+
+
+def processor() -> float:
+    """Return the processor seconds of all processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def baffle(*arguments: str) -> str:

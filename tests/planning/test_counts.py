@@ -31,7 +31,7 @@ FIXED = {
     "all of a cheap block": msgspec.structs.replace(METHOD, orthogonal=True, forwards=3000),
 }
 ADAPTIVE = {
-    rule: msgspec.structs.replace(METHOD, allocation=rule, forwards=400, orthogonal=orthogonal)
+    rule: msgspec.structs.replace(METHOD, allocation=rule, forwards=100, orthogonal=orthogonal)
     for rule, orthogonal in (("adaptive", True), ("variance", False))
 }
 

@@ -81,6 +81,7 @@ def _run(console: Console, told: Forecast, _: Limits) -> None:
     if (process := told.process) is not None:
         tried = f"from {process.tried} rounds tried" if process.tried else "from a part of one round"
         rows.append(("time", f"{_seconds(process.seconds)} and {_seconds(process.startup)} to start, {tried}"))
+        rows.append(("processor", f"{_seconds(process.processor_seconds)} of a core"))
         rows.append(("memory", f"{size(process.peak_memory)} for `baffle train` here"))
     if run.stops is not None:
         rows.append(("stops", f"in round {run.stops}, which never meets its quorum"))

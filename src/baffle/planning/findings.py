@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,19 +26,45 @@ class Request(msgspec.Struct):
     """Samples of a pass of backpropagation; 0 is the plan's mini-batch."""
 
 
+class Time(NamedTuple):
+    """Seconds."""
+
+    wall: float
+    """On the clock."""
+    processor: float
+    """Of all processor cores together: what other programs on a machine do not change."""
+
+    def times(self, factor: float) -> Time:
+        """Return `factor` times the time."""
+        return Time(self.wall * factor, self.processor * factor)
+
+    def plus(self, *others: Time) -> Time:
+        """Return the sum."""
+        return Time(*map(sum, zip(self, *others, strict=True)))
+
+    def minus(self, other: Time) -> Time:
+        """Return the difference, 0 or more."""
+        return Time(max(0.0, self.wall - other.wall), max(0.0, self.processor - other.processor))
+
+    @classmethod
+    def now(cls) -> Time:
+        """Return the time by clocks that never go back."""
+        return cls(time.monotonic(), time.process_time())
+
+
 class Findings(msgspec.Struct, frozen=True):
     """What came out."""
 
-    startup: float
-    """Seconds until the first round could begin."""
-    warmup: float
-    """Seconds that the first probes take beyond their share."""
-    first: float
-    """Seconds from the beginning of a run to its first round: the first evaluation, and files."""
-    a_forward: float
-    """Seconds for one forward equivalent of one client, everything else of a round included."""
-    evaluation: float
-    """Seconds of one evaluation on the held-out data."""
+    startup: Time
+    """Until the first round could begin."""
+    warmup: Time
+    """That the first probes take beyond their share."""
+    first: Time
+    """From the beginning of a run to its first round: the first evaluation, and files."""
+    a_forward: Time
+    """Of one forward equivalent of one client, everything else of a round included."""
+    evaluation: Time
+    """Of one evaluation on the held-out data."""
     peak_memory: int
     """Bytes, of the process."""
     rounds: int

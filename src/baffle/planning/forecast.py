@@ -64,6 +64,8 @@ class Process(msgspec.Struct, frozen=True):
     """Of the run, as its summary counts them."""
     startup: float
     """Seconds before that: imports, data, model."""
+    processor_seconds: float
+    """Of all processor cores together, from the start of the process to its end."""
     peak_memory: int
     """Bytes."""
     tried: int
@@ -165,7 +167,7 @@ def _own(plan: Plan, counts: Counts, header: Header, precision: int, found: Find
         download=counts.round_download,
         memory=memory.client(plan, size, precision, inference.peak) if inference else None,
         cosine=cosine,
-        seconds=found.a_forward * counts.round_forwards.expected * answered if found else None,
+        seconds=found.a_forward.wall * counts.round_forwards.expected * answered if found else None,
     )
 
 
@@ -232,5 +234,7 @@ def _process(experiment: Experiment, counts: Counts, header: Header, found: Find
     rounds, every = experiment.rounds, experiment.evaluate_every
     evaluations = rounds // every + (rounds % every > 0)
     forwards = counts.forwards.expected * header.federation.clients
-    seconds = found.first + found.warmup + found.a_forward * forwards + 2 * found.evaluation * evaluations
-    return Process(seconds, found.startup, found.peak_memory, found.rounds)
+    later = (found.a_forward.times(forwards), found.evaluation.times(2 * evaluations))
+    spent = found.first.plus(found.warmup, *later)
+    processor = found.startup.processor + spent.processor
+    return Process(spent.wall, found.startup.wall, processor, found.peak_memory, found.rounds)

@@ -31,7 +31,7 @@ from baffle.header import Header
 from baffle.ledger import Reader
 from baffle.messages import Plan, Round, decode
 from baffle.planning.cosine import rounding_noise
-from baffle.planning.findings import Findings, Request
+from baffle.planning.findings import Findings, Request, Time
 from baffle.progress import Progress, peak_memory
 from baffle.server import State
 from baffle.simulation import Simulation
@@ -75,7 +75,7 @@ def trial(request: Request) -> Findings:
     header = simulation.header()
     state = header.start(simulation.runtime.given)
     plan = server.plan(simulation.algorithm, header.federation, state)
-    startup = time.time() - request.begun
+    startup = Time(time.time() - request.begun, time.process_time())
     time_left = _ROUNDS_TIME * request.seconds
     cold, warm = (_seconds(simulation, _thinner(plan, _THIN), state)[0] for _ in range(2))
     estimate = _estimate(simulation, plan, state, time_left)
@@ -86,7 +86,7 @@ def trial(request: Request) -> Findings:
     peak = peak_memory()
     return Findings(
         startup=startup,
-        warmup=max(0.0, cold - warm),
+        warmup=cold.minus(warm),
         peak_memory=peak,
         apart=_apart(simulation, header, played["state"]),
         passes=_passes(experiment, plan.batch if not request.batch else request.batch, request.seconds),
@@ -99,7 +99,7 @@ def _estimate(simulation: Simulation, plan: Plan, state: State, seconds: float) 
     share, estimate = _THIN, 0.0
     while share < 1 and (not estimate or _FEWEST * estimate > seconds > 10 * share * estimate):
         part = _thinner(plan, share)
-        estimate = _seconds(simulation, part, state)[0] * plan.forwards / part.forwards
+        estimate = _seconds(simulation, part, state)[0].wall * plan.forwards / part.forwards
         share *= 4
     return estimate
 
@@ -107,29 +107,30 @@ def _estimate(simulation: Simulation, plan: Plan, state: State, seconds: float) 
 def _play(simulation: Simulation, header: Header, rounds: int, seconds: float, out: Path) -> dict[str, Any]:
     """Run the first rounds into a folder that goes away."""
     most = min(rounds, max(_FEWEST, math.ceil(rounds / SHARE)))
-    times: list[float] = []
+    times: list[Time] = []
     measured: list[bool] = []
 
     def watch(progress: Progress) -> None:
-        times.append(progress.seconds)
+        times.append(Time.now())
         measured.append(progress.loss is not None)
         if progress.seconds > seconds and progress.round >= 1:
             raise _Enough
 
     with tempfile.TemporaryDirectory(prefix=".baffle-plan-", dir=_writable(out)) as folder:
+        begun = Time.now()
         with suppress(_Enough):
             simulation.run(most, out=Path(folder) / "run", progress=watch)
         evaluation = _evaluation(simulation, header)
         reader = Reader(Path(folder) / "run" / runs.LEDGER)
         records = [decode(payload, Round) for number, payload in enumerate(reader) if number]
         _, state = runs.replay(Path(folder) / "run", simulation.kernels)
-    spans = np.diff(times) - 2 * evaluation * np.array(measured[1:])
+    spent = times[-1].minus(times[0]).minus(evaluation.times(2 * sum(measured[1:])))
     work = sum(record.plan.forwards * len(record.answered) for record in records)
     closed = [record for record in records if record.aggregate is not None]
     last = closed[-1]
     return {
-        "first": times[0],
-        "a_forward": max(0.0, float(spans.sum())) / work if work else 0.0,
+        "first": times[0].minus(begun),
+        "a_forward": spent.times(1 / work if work else 0.0),
         "evaluation": evaluation,
         "rounds": len(closed),
         "budgets": tuple(tuple(block.budget for block in record.plan.blocks) for record in closed),
@@ -141,15 +142,13 @@ def _play(simulation: Simulation, header: Header, rounds: int, seconds: float, o
 
 def _part(simulation: Simulation, header: Header, plan: Plan, state: State, share: float) -> dict[str, Any]:
     """Time a part of the first round."""
-    begun = time.monotonic()
     evaluation = _evaluation(simulation, header)
-    first = max(time.monotonic() - begun, 2 * evaluation)
     part = _thinner(plan, min(1.0, share))
     seconds, outcome, reports = _seconds(simulation, part, state)
     squares = mean_squares(outcome.record) if outcome.record.aggregate is not None else (0.0,) * len(part.blocks)
     return {
-        "first": first,
-        "a_forward": seconds / (part.forwards * max(1, reports)),
+        "first": evaluation.times(2),
+        "a_forward": seconds.times(1 / (part.forwards * max(1, reports))),
         "evaluation": evaluation,
         "rounds": 0,
         "budgets": (),
@@ -165,20 +164,20 @@ def _writable(out: Path) -> Path | None:
     return near if os.access(near, os.W_OK) else None
 
 
-def _evaluation(simulation: Simulation, header: Header) -> float:
+def _evaluation(simulation: Simulation, header: Header) -> Time:
     parameters = header.start(simulation.runtime.given).parameters
-    begun = time.monotonic()
+    begun = Time.now()
     simulation.evaluate(parameters)
-    return time.monotonic() - begun
+    return Time.now().minus(begun)
 
 
-def _seconds(simulation: Simulation, plan: Plan, state: State) -> tuple[float, server.Outcome, int]:
+def _seconds(simulation: Simulation, plan: Plan, state: State) -> tuple[Time, server.Outcome, int]:
     """Return how long a round takes, what comes of it, and how many answered it."""
     with closing(simulation.gathering()) as engine:
-        begun = time.monotonic()
+        begun = Time.now()
         reports = engine.gather(plan, state.parameters)
         outcome = server.advance(simulation.algorithm, state, plan, reports, simulation.kernels)
-        return time.monotonic() - begun, outcome, len(reports)
+        return Time.now().minus(begun), outcome, len(reports)
 
 
 def _thinner(plan: Plan, share: float, fewest: int = 1) -> Plan:
