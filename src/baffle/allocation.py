@@ -81,14 +81,7 @@ def share(passes: float, candidates: Sequence[Candidate], weights: Sequence[floa
     Raises:
         SettingsError: `passes` do not give every block its least directions.
     """
-    least = [min(block.least, block.most) for block in candidates]
-    if _price(least, candidates) > passes + _ROUNDING:
-        each = max(block.least for block in candidates)
-        raise SettingsError("forwards", passes, f"must give each of {len(candidates)} block(s) {each} directions")
-    for number in sorted(range(len(candidates)), key=lambda number: (candidates[number].price, number)):
-        full = [*least[:number], candidates[number].most, *least[number + 1 :]]
-        if candidates[number].price <= CHEAP * passes and _price(full, candidates) <= 0.5 * passes:
-            least = full
+    least = floors(passes, candidates)
 
     def at(level: float) -> list[float]:
         rows = zip(candidates, weights, least, strict=True)
@@ -105,6 +98,23 @@ def share(passes: float, candidates: Sequence[Candidate], weights: Sequence[floa
         if budgets[number] < block.most and _price(budgets, candidates) + block.cost <= passes + _ROUNDING:
             budgets[number] += 1
     return tuple(budgets)
+
+
+def floors(passes: float, candidates: Sequence[Candidate]) -> list[int]:
+    """Return the budgets that no weights go below: a block's least directions, or all where those are cheap.
+
+    Raises:
+        SettingsError: `passes` do not give every block its least directions.
+    """
+    least = [min(block.least, block.most) for block in candidates]
+    if _price(least, candidates) > passes + _ROUNDING:
+        each = max(block.least for block in candidates)
+        raise SettingsError("forwards", passes, f"must give each of {len(candidates)} block(s) {each} directions")
+    for number in sorted(range(len(candidates)), key=lambda number: (candidates[number].price, number)):
+        full = [*least[:number], candidates[number].most, *least[number + 1 :]]
+        if candidates[number].price <= CHEAP * passes and _price(full, candidates) <= 0.5 * passes:
+            least = full
+    return least
 
 
 def _price(budgets: Sequence[float], candidates: Sequence[Candidate]) -> float:

@@ -197,6 +197,21 @@ def _temporary() -> Path:
     return Path(folder)
 
 
+def module(experiment: Experiment) -> tuple[nn.Module, Dataset] | None:
+    """Return the PyTorch model that `experiment` describes and its training data; None for an exported model.
+
+    Raises:
+        SettingsError, DataError, ModelError: something can't be used; says what and why.
+        MissingExtraError: an extra is not installed.
+    """
+    if (Path(experiment.model) / MANIFEST).exists():
+        return None
+    extras.require("torch", "train")
+    key = Key.root(experiment.seed)
+    data = _load(experiment, key).train
+    return _model(experiment, data, key), data
+
+
 def source(experiment: Experiment) -> Source:
     """Return the PyTorch model that `experiment` describes, as something to be exported.
 

@@ -180,12 +180,7 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         """
         blocks = federation.layout.blocks(self.blocks)
         costs = self._costs(federation)
-        probes = self.forwards / (self.local_steps * self.batch_of(federation)) - self._once(federation)
-        floor = NOTHING * max(state.squares, default=0.0)
-        candidates = [
-            self._candidate(block, cost, max(state.squares[number], floor) if state.squares else 0.0)
-            for number, (block, cost) in enumerate(zip(blocks, costs, strict=True))
-        ]
+        probes, candidates = self.shared_of(federation, state)
         try:
             budgets = allocation.share(probes, candidates, [RULES[self.allocation](block) for block in candidates])
         except SettingsError as error:
@@ -197,11 +192,20 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
                 block.stop,
                 budget,
                 self._bound(federation, state, number, sum(budgets)),
-                self._law(block, budget),
+                self.law_of(block.size, budget),
                 costs[number],
             )
             for number, (block, budget) in enumerate(zip(blocks, budgets, strict=True))
         )
+
+    def shared_of(self, federation: Federation, state: State) -> tuple[float, tuple[Candidate, ...]]:
+        """Return the forward passes that a step's probes may take together, and the blocks that share them."""
+        floor = NOTHING * max(state.squares, default=0.0)
+        squares = [max(square, floor) for square in state.squares]
+        blocks = federation.layout.blocks(self.blocks)
+        rows = zip(blocks, self._costs(federation), squares or [0.0] * len(blocks), strict=True)
+        passes = self.forwards / (self.local_steps * self.batch_of(federation)) - self._once(federation)
+        return passes, tuple(self._candidate(*row) for row in rows)
 
     def _candidate(self, block: Block, cost: float, square: float) -> Candidate:
         order = _order(block.size)
@@ -209,10 +213,10 @@ class Baffle(msgspec.Struct, frozen=True, kw_only=True):
         least = self.estimator.least
         return Candidate(block.size, cost * len(self.estimator.signs), square, max(most, least), least)
 
-    def _law(self, block: Block, budget: int) -> Law:
-        """Return what a block's directions are drawn from."""
-        order = _order(block.size)
-        near = self.orthogonal and order <= LARGEST_ORDER and NEAR * budget >= block.size and budget <= 1 << order
+    def law_of(self, size: int, budget: int) -> Law:
+        """Return what `budget` directions of a block of `size` weights are drawn from."""
+        order = _order(size)
+        near = self.orthogonal and order <= LARGEST_ORDER and NEAR * budget >= size and budget <= 1 << order
         return Orthogonal(order) if near else self.law
 
     def _bound(self, federation: Federation, state: State, block: int, slopes: int) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from baffle import __version__
-from baffle.cli import compare, export, inspect, join, keys, serve, status, train
+from baffle.cli import compare, export, inspect, join, keys, plan, serve, status, train
 from baffle.cli.settings import add_settings
 from baffle.errors import BaffleError
 
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"baffle {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_plan(commands)
     _add_compare(commands)
     _add_serve(commands)
     _add_join(commands)
@@ -70,6 +71,27 @@ def _add_folder(commands: Any, name: str, command: Any, text: str, count: str | 
     parser.add_argument("folder", type=Path, nargs=count, metavar="DIR", help="a run's folder")
     parser.set_defaults(command=command)
     return parser
+
+
+def _add_plan(commands: Any) -> None:
+    text = "tell what a run will cost, beside backpropagation, without running it"
+    parser = commands.add_parser(
+        "plan",
+        allow_abbrev=False,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: forwards, bytes, memory, time. The settings are `baffle train`'s.",
+    )
+    parser.set_defaults(command=plan.plan)
+    add = parser.add_argument
+    add("experiment", type=Path, nargs="?", metavar="EXPERIMENT.toml", help="settings, one a line")
+    add("--measure", type=float, default=10.0, metavar="S", help="to try rounds, in seconds; 0 tries none [10]")
+    add("--memory-limit", metavar="SIZE", help="that a client's arrays may take, like 40MB [none]")
+    add("--upload-limit", metavar="SIZE", help="that a client may send a round, like 1kB [none]")
+    add("--no-backward", action="store_true", help="clients can't differentiate")
+    samples = "samples of a mini-batch by backpropagation; 0 is as many as a probe sees [0]"
+    add("--backward-batch", type=int, default=0, metavar="N", help=samples)
+    add("--json", action="store_true", help="print it for programs, to the byte")
+    add_settings(parser)
 
 
 def _add_serve(commands: Any) -> None:

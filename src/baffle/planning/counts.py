@@ -1,0 +1,222 @@
+"""What crosses the wire and reaches the disk in a run, counted on messages of the sizes that it will send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from baffle import server
+from baffle.engines.presence import present
+from baffle.header import Header
+from baffle.ledger import DIGEST, MAGIC
+from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, encode
+from baffle.packing import packed_size
+from baffle.planning.amount import Amount
+from baffle.planning.budgets import Budgets, block_bytes, budgets, state_with
+from baffle.simulation import Simulation
+from baffle.training import ATTEMPTS
+
+_FRAME = 8 + DIGEST
+"""Bytes of a ledger's frame around its record."""
+LEAST, EXPECTED, MOST = range(3)
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Of a whole run; a client's are means over all clients, as in a run's summary.
+
+    Forwards and upload are exact where budgets are fixed; the download is where, besides, every round's sums need all
+    the bits that they may take: their range is from 2 bits to all, and all are expected. It is assumed that losses are
+    finite and the run does not diverge.
+    """
+
+    forwards: Amount
+    upload: Amount
+    download: Amount
+    received: Amount
+    """Bytes that the server receives from all clients."""
+    sent: Amount
+    """Bytes that it sends to all of them."""
+    ledger: Amount
+    """Bytes of the ledger's file."""
+    round_forwards: Amount
+    """Of one client that answers, in a round."""
+    round_upload: Amount
+    """Bytes of the largest report."""
+    round_download: Amount
+    """Bytes of the largest plan and aggregate."""
+    answered: int
+    """Reports that count, of all rounds and clients."""
+    attempts: int
+    """Tries at all rounds."""
+    stops: int | None
+    """The round that never meets its quorum, so that the run ends there; None if there is none."""
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What comes together, at least, as expected and at most."""
+
+    forwards: NDArray[np.float64]
+    upload: NDArray[np.int64]
+    download: NDArray[np.int64]
+    ledger: NDArray[np.int64]
+    largest: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 3)))
+    """Of one client and round: forwards, bytes up, bytes down."""
+    answered: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """A round's at least, as expected or at most."""
+
+    blocks: int
+    """Bytes of the plan's blocks."""
+    directions: int
+    forwards: float
+    bits: int
+    """Of the sums."""
+
+
+Expected = Callable[[int], tuple[BlockPlan, ...]]
+"""A round's number -> the blocks that are expected."""
+
+
+def count(simulation: Simulation, header: Header, rounds: int, expected: Expected) -> Counts:
+    """Return what `rounds` rounds of a simulation cost, with `expected` blocks within the bounds that always hold.
+
+    Cohorts and who answers are drawn as the run draws them.
+
+    Raises:
+        SettingsError: such a round can't be planned.
+    """
+    algorithm, federation = header.algorithm, header.federation
+    bounds = budgets(algorithm, federation)
+    ends = _ends(header, bounds)
+    clients, start = federation.clients, len(MAGIC) + _FRAME + len(encode(header))
+    shape = (3, clients)
+    sums = _Sums(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(3, start))
+    stops = None
+    fixed = _sizes_of(algorithm.blocks_of(federation, state_with()), header) if bounds.fixed else None
+    for plan, answered in attempts(simulation, header, rounds):
+        own = fixed or _sizes_of(expected(plan.round), header)
+        _add(sums, header, plan, answered, (ends[0], own, ends[1]))
+        if plan.attempt + 1 >= ATTEMPTS and len(answered) < plan.quorum:
+            stops = plan.round
+    return _counts(sums, stops)
+
+
+def attempts(simulation: Simulation, header: Header, rounds: int) -> Iterator[tuple[Plan, tuple[int, ...]]]:
+    """Yield every plan of a run, with the first round's blocks, and the clients that answer it, ascending.
+
+    It ends early with a round that is tried too often.
+    """
+    federation, clients = header.federation, simulation.clients()
+    chance = simulation.key.fold("unavailable")
+    first = server.plan(header.algorithm, federation, state_with())
+    number = attempt = 0
+    while number < rounds and attempt < ATTEMPTS:
+        cohort = server.cohort_of(federation, number, attempt)
+        plan = msgspec.structs.replace(first, round=number, attempt=attempt, cohort=cohort)
+        answered = tuple(client.number for client in present(plan, clients, simulation.unavailable, chance))
+        yield plan, answered
+        number, attempt = (number + 1, 0) if len(answered) >= plan.quorum else (number, attempt + 1)
+
+
+def _ends(header: Header, bounds: Budgets) -> tuple[_Sizes, _Sizes]:
+    """Return what a round has at least and at most."""
+    algorithm = header.algorithm
+    low, high = block_bytes(algorithm, header.federation, bounds)
+    if bounds.fixed:  # counted on the plan itself, free of rounding
+        exact = _sizes_of(algorithm.blocks_of(header.federation, state_with()), header)
+        return replace(exact, bits=2), exact
+    least, most = bounds.directions
+    return _Sizes(low, least, bounds.forwards[0], 2), _Sizes(high, most, bounds.forwards[1], algorithm.bits)
+
+
+def _sizes_of(blocks: tuple[BlockPlan, ...], header: Header) -> _Sizes:
+    """Return what a round with these blocks has."""
+    algorithm, federation = header.algorithm, header.federation
+    plan = msgspec.structs.replace(server.plan(algorithm, federation, state_with()), blocks=blocks)
+    return _Sizes(sum(len(encode(block)) for block in blocks), plan.directions, plan.forwards, algorithm.bits)
+
+
+def _add(sums: _Sums, header: Header, plan: Plan, answered: tuple[int, ...], rows: tuple[_Sizes, ...]) -> None:
+    """Count one attempt."""
+    sums.attempts += 1
+    sums.answered += len(answered)
+    envelope = len(encode(plan)) - sum(len(encode(block)) for block in plan.blocks)
+    closed = len(answered) >= plan.quorum
+    weights = header.samples if header.federation.most_samples > 1 else (1,) * header.federation.clients
+    done: dict[_Sizes, tuple[int, tuple[int, ...], int, int]] = {}
+    for end, sizes in enumerate(rows):
+        if sizes not in done:
+            done[sizes] = _messages(header, plan, answered, weights, sizes, envelope, closed)
+        planned, uploads, aggregate, record = done[sizes]
+        sums.forwards[end, list(answered)] += sizes.forwards
+        sums.upload[end, list(answered)] += np.array(uploads, np.int64)
+        sums.download[end, list(plan.cohort)] += planned
+        sums.download[end] += aggregate
+        sums.ledger[end] += record
+        largest = (sizes.forwards, max(uploads, default=0), planned + aggregate)
+        sums.largest[:, end] = np.maximum(sums.largest[:, end], largest)
+
+
+def _messages(
+    header: Header,
+    plan: Plan,
+    answered: tuple[int, ...],
+    weights: tuple[int, ...],
+    sizes: _Sizes,
+    envelope: int,
+    closed: bool,
+) -> tuple[int, tuple[int, ...], int, int]:
+    """Return the bytes of an attempt's plan, of its reports, of the aggregate (0 without one), and in the ledger."""
+    slopes = packed_size(plan.steps * sizes.directions, plan.bits)
+    uploads = tuple(_report(plan.round, plan.attempt, client, weights[client], slopes) for client in answered)
+    weight = sum(weights[client] for client in answered)
+    integers = packed_size(plan.groups * plan.steps * sizes.directions, sizes.bits)
+    aggregate = _aggregate(weight, sizes.bits, integers) if closed else 0
+    missing = tuple((client, "no answer") for client in plan.cohort if client not in answered)
+    record = Round(plan, answered, uploads, missing, None, header.initial if closed else None)
+    planned = envelope + sizes.blocks
+    other = len(encode(record)) - len(encode(plan)) - closed  # nothing in place of an aggregate takes a byte
+    return planned, uploads, aggregate, _FRAME + other + planned + aggregate
+
+
+@lru_cache(maxsize=1 << 16)
+def _report(number: int, attempt: int, client: int, samples: int, slopes: int) -> int:
+    return len(encode(Report(PROTOCOL, number, attempt, client, samples, bytes(slopes))))
+
+
+@lru_cache(maxsize=1 << 12)
+def _aggregate(weight: int, bits: int, integers: int) -> int:
+    return len(encode(Aggregate(weight, bits, bytes(integers))))
+
+
+def _counts(sums: _Sums, stops: int | None) -> Counts:
+    forwards, upload, download = sums.largest
+    return Counts(
+        forwards=_amount(sums.forwards.mean(axis=1)),
+        upload=_amount(sums.upload.mean(axis=1)),
+        download=_amount(sums.download.mean(axis=1)),
+        received=_amount(sums.upload.sum(axis=1)),
+        sent=_amount(sums.download.sum(axis=1)),
+        ledger=_amount(sums.ledger),
+        round_forwards=_amount(forwards),
+        round_upload=_amount(upload),
+        round_download=_amount(download),
+        answered=sums.answered,
+        attempts=sums.attempts,
+        stops=stops,
+    )
+
+
+def _amount(ends: NDArray[Any]) -> Amount:
+    return Amount(float(ends[LEAST]), float(ends[EXPECTED]), float(ends[MOST]))
