@@ -51,7 +51,8 @@ FASTER = "comes as far with 1/133 of the forward passes and 1e+02 times the uplo
         (
             Limits(memory=20_000_000, upload=500),
             "your clients can hold 20 MB and upload 500 B a round: nothing fits; even this holds 30 MB and uploads "
-            "1 kB a round. A larger batch or fewer bits make reports smaller; a smaller batch or model takes less memory.",
+            "1 kB a round. A larger batch or fewer bits make reports smaller; a smaller batch or model takes less "
+            "memory.",
         ),
     ],
     ids=["no limits", "small", "no backward", "checkpointed", "too small"],

@@ -35,10 +35,10 @@ def plan(options: argparse.Namespace) -> None:
     checks.at_least("measure", options.measure, 0)
     checks.at_least("backward-batch", options.backward_batch, 0)
     experiment = read(read_toml(options.experiment) if options.experiment else {}, flags_of(options))
-    from baffle.assembly import assemble
+    from baffle.assembly import simulation_of
     from baffle.planning import forecast, measured
 
-    simulation = assemble(experiment)
+    simulation = simulation_of(experiment)
     found = measured(experiment, options.measure, options.backward_batch) if options.measure else None
     told = forecast(experiment, simulation, found, options.backward_batch)
     if options.json:

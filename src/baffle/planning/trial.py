@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from baffle import extras, server
 from baffle import run as runs
-from baffle.assembly import assemble, module
+from baffle.assembly import module, simulation_of
 from baffle.baselines.price import StepCost
 from baffle.errors import BaffleError
 from baffle.experiment import Experiment, read
@@ -71,10 +72,11 @@ def trial(request: Request) -> Findings:
         BaffleError: it can't be run; says why.
     """
     experiment = read(request.experiment)
-    simulation = assemble(experiment)
+    simulation = simulation_of(experiment)
     header = simulation.header()
+    simulation = replace(simulation, algorithm=header.algorithm, privacy=None)  # the noise is found once
     state = header.start(simulation.runtime.given)
-    plan = server.plan(simulation.algorithm, header.federation, state)
+    plan = server.plan(header.algorithm, header.federation, state)
     startup = Time(time.time() - request.begun, time.process_time())
     time_left = _ROUNDS_TIME * request.seconds
     cold, warm = (_seconds(simulation, _thinner(plan, _THIN), state)[0] for _ in range(2))
@@ -177,7 +179,7 @@ def _seconds(simulation: Simulation, plan: Plan, state: State) -> tuple[Time, se
         begun = Time.now()
         reports = engine.gather(plan, state.parameters)
         outcome = server.advance(simulation.algorithm, state, plan, reports, simulation.kernels)
-        return Time.now().minus(begun), outcome, len(reports)
+        return Time.now().minus(begun), outcome, len(outcome.record.answered)
 
 
 def _thinner(plan: Plan, share: float, fewest: int = 1) -> Plan:

@@ -18,7 +18,7 @@ from baffle.certificates import Signatory, Signer
 from baffle.errors import ReportError
 from baffle.messages import Count, encode
 from baffle.secure.derive import pair
-from baffle.secure.messages import MOST_MEMBERS, Enrolment, ascending
+from baffle.secure.messages import MOST_MEMBERS, Enrolment, Members, ascending
 
 LONGEST = 10_000
 """Most rounds of an epoch: a bound on how far a server can make members turn their ratchets."""
@@ -71,9 +71,9 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """
 
     terms: Terms
-    members: tuple[int, ...]
+    members: Members
     """Numbers, ascending; the i-th has Shamir's index i + 1."""
-    publics: tuple[bytes, ...]
+    publics: tuple[Annotated[bytes, Meta(min_length=32, max_length=32)], ...]
 
     def __post_init__(self) -> None:
         count = len(self.members)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from baffle.secure.messages import Slot
+from baffle.secure.messages import Members, Slot
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -19,10 +19,10 @@ class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """Its own two shares of b and σ."""
     seeds: bytes
     """h_ij with every other member; nothing once a report is masked."""
-    cohort: tuple[int, ...] = ()
+    cohort: Members = ()
     """For which it has masked a report; empty before."""
     binding: bytes = b""
-    reported: tuple[int, ...] | None = None
+    reported: Members | None = None
     """U, as it has answered; another U is refused for ever."""
 
     def __repr__(self) -> str:

@@ -18,19 +18,12 @@ from baffle.secure.messages import Answer, Masked, Pledge, Request, Slot, ascend
 from baffle.secure.pledge import binding_of, cut, make, name_of, report_binding
 from baffle.secure.ring import Ring
 from baffle.secure.shamir import SECRET
+from baffle.secure.stored import Stored
 
 AHEAD = 8
 """Most rounds ahead of which a member pledges."""
 MOST_HELD = 64
 """Most slots for which a member holds secrets at a time."""
-
-
-class _Stored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    number: int
-    roster: Roster
-    round: int
-    chains: tuple[bytes, ...]
-    held: tuple[Held, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +56,15 @@ class Member:
         """Return the member whose state was stored.
 
         Raises:
-            ReportError: these bytes are no state.
+            ReportError: these bytes are no state, or one whose parts do not fit each other.
         """
-        found = decode(data, _Stored)
+        found = decode(data, Stored)
+        found.refuse_damaged()
         return cls(found.number, found.roster, found.round, found.chains, found.held)
 
     def stored(self) -> bytes:
         """Return the state as bytes: secret, to be overwritten by the next."""
-        return encode(_Stored(self.number, self.roster, self.round, self.chains, self.held))
+        return encode(Stored(self.number, self.roster, self.round, self.chains, self.held))
 
     def pledge(self, slot: Slot, random: Random) -> tuple[Member, Pledge]:
         """Return a pledge for a slot, with fresh secrets.
