@@ -164,10 +164,12 @@ def plot(results: dict[str, Any]) -> None:
         table = results[task]["table"]
         for number, (name, row) in enumerate(table.items()):
             style = {"color": "black", "linestyle": "--"} if name == "none" else {"color": shades(number / len(table))}
+            fewer = f" ({row['seeds']} seeds)" if row["seeds"] < results[task]["seeds"] else ""
             axis.plot(
                 [point["round"] for point in row["curve"]],
                 [point["accuracy"] for point in row["curve"]],
-                label="not quantised" if name == "none" else name,
+                label=("not quantised" if name == "none" else name) + fewer,
+                zorder=3 if name == "none" else 2,
                 linewidth=1.4,
                 **style,
             )
