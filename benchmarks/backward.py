@@ -4,7 +4,8 @@
 
 One core, one process for each memory figure. "backward" is the time of forward and backward together less that of the
 forward pass, over that of the forward pass; the forward pass is plain inference without a graph on the same batch.
-Contenders run in turn, several times over, and the fastest of each counts. "checkpointed" is what recomputing
+Times are of the processor, on one thread, so that others on the machine matter less. Contenders run in turn, several
+times over, and the fastest of each counts. "checkpointed" is what recomputing
 activations adds, in forward passes. Memory is what a gradient adds to the peak of a process that has network and
 data, on 256 samples. `baffle.baselines.costs.BACKWARD` is what the accounts use. Writes
 benchmarks/results/backward.json, but nothing with --quick or networks named.
@@ -92,9 +93,9 @@ def ratios(name: str, batch: int, passes: int) -> dict[str, float]:
     for _ in range(passes):
         for kind, call in calls.items():
             for _ in range(max(1, 512 // batch // (8 if name == "wrn" else 1))):
-                began = time.perf_counter()
+                began = time.process_time()
                 call()
-                best[kind] = min(best[kind], time.perf_counter() - began)
+                best[kind] = min(best[kind], time.process_time() - began)
     forward = best["forward"]
     return {
         "forward_s": forward,

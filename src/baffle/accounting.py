@@ -222,10 +222,11 @@ def least_noise(
     *,
     low: float = 1e-2,
     high: float = 1e6,
+    precision: float = PRECISION,
 ) -> float:
     """Return the smallest noise between `low` and `high` for which T rounds cost at most `budget` ε, by bisection.
 
-    At most 1e-6 of itself above the exact one, never below it.
+    At most `precision` of itself above the exact one, never below it.
 
     Args:
         make: noise -> mechanism, such as `Gaussian`; more noise has to cost less.
@@ -234,6 +235,7 @@ def least_noise(
         rounds: T, ≥ 1.
         low: least noise to consider, > 0.
         high: most noise to consider, > `low`.
+        precision: relative, > 0.
 
     Raises:
         SettingsError: even the most noise costs more, or an argument is out of range.
@@ -251,7 +253,7 @@ def least_noise(
         )
     if epsilon(make(low), rounds, delta) <= budget:
         return low
-    while high / low > 1 + PRECISION:
+    while high / low > 1 + precision:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if epsilon(make(middle), rounds, delta) <= budget else (middle, high)
     return high

@@ -25,6 +25,8 @@ KEEP = 0.1
 """q of randomised quantisation: few levels kept cost least at an error that is of use (docs/privacy.md)."""
 MOST_LEVELS = 15
 """Of randomised quantisation, to each side: beyond, the divergence of a sum takes minutes."""
+COARSE = 1e-3
+"""Precision of the extension that is searched for, as each divergence of a large sum takes seconds."""
 AGAIN = 0.02
 """Attempts that are tried again, as a share of the rounds, for which there is budget."""
 
@@ -96,7 +98,8 @@ def private(method: Baffle, federation: Federation, target: Target) -> tuple[Baf
     def cost(noise: float) -> accounting.Mechanism:
         return make(noise).account(levels)
 
-    noise = accounting.least_noise(cost, target.epsilon, target.delta, attempts)
+    precision = COARSE if target.mechanism == "rqm" else accounting.PRECISION
+    noise = accounting.least_noise(cost, target.epsilon, target.delta, attempts, precision=precision)
     privacy = make(noise)
     budget = Budget(target.epsilon, target.delta, attempts)
     return msgspec.structs.replace(method, privacy=privacy), budget

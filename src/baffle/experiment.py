@@ -160,15 +160,15 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ]
     local_steps: Annotated[Number, About("method", "SGD steps that a client takes on its own in a round")]
     local_rate: Annotated[Positive, About("method", "learning rate of those steps")]
-    local_momentum: Annotated[BelowOne, About("method", "of those steps, with fedavg and fedadam")] = 0.0
+    local_momentum: Annotated[BelowOne, About("method", "of those steps, with fedavg and fedadam")]
     epochs: Annotated[
         Whole, About("method", "of a client in a round, with fedavg and fedadam; 0 takes local_steps instead")
-    ] = 0
+    ]
     checkpointing: Annotated[
         bool, About("method", "compute activations twice, to keep fewer, with methods that backpropagate")
-    ] = False
-    directions: Annotated[Number, About("method", "of a local step, with fedzo")] = 20
-    population: Annotated[int, Meta(ge=2), About("method", "members of a round, in pairs, with es")] = 100
+    ]
+    directions: Annotated[Number, About("method", "of a local step, with fedzo")]
+    population: Annotated[int, Meta(ge=2), About("method", "members of a round, in pairs, with es")]
     clip: Annotated[NotNegative, About("method", "largest entry of the gradient estimate; 0 is none")]
     optimizer: Annotated[Literal["adam", "sgd"], About("method", "of the server")]
     rate: Annotated[Positive, About("method", "learning rate of the server")]
@@ -314,7 +314,6 @@ FIELDS: dict[str, Any] = get_type_hints(Experiment, include_extras=True)
 """Every setting's type, with its range and description."""
 
 
-_STRUCT_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Experiment)}
 _SECTIONS = {
     name: part.section for name, kind in FIELDS.items() for part in get_args(kind)[1:] if isinstance(part, About)
 }
@@ -341,7 +340,7 @@ def defaults(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return defaults("baffle", {}) | presets.plain(baseline) | {"average": baseline.average.decay} | optimizer
     method = Baffle.grid(given.get("odds", Sparse().odds)) if preset == "grid" else PRESETS[preset]
     found: dict[str, Any] = {name: getattr(method, name) for name in _PLAIN}
-    found |= {"average": method.average.decay, "schedule": "constant"}
+    found |= {**presets.OWN, "average": method.average.decay, "schedule": "constant"}
     return (
         found
         | _variant("law", LAWS, method.law, given)
@@ -380,8 +379,12 @@ def read(*sources: Mapping[str, Any]) -> Experiment:
         presets.refuse_useless(preset, given, presets.useful(baseline, _SECTIONS))
         return experiment
     experiment.baffle()
+<<<<<<< HEAD
     experiment.target()
     presets.refuse_foreign(preset, given, _STRUCT_DEFAULTS)
+=======
+    presets.refuse_foreign(preset, given)
+>>>>>>> efaa93ab270a44db46ae2b7052dee2c9013dd784
     return experiment
 
 

@@ -33,8 +33,14 @@ TITLES = {
     "es": "Evolution strategies",
     "centralised": "Centralised training",
 }
-OWN = ("epochs", "local_momentum", "checkpointing", "directions", "population")
-"""Settings of the method that only baselines have."""
+OWN: dict[str, Any] = {
+    "epochs": 0,
+    "local_momentum": 0.0,
+    "checkpointing": False,
+    "directions": FedZo().directions,
+    "population": EvolutionStrategies().population,
+}
+"""Settings of the method that only baselines have, as they stand where they are of no use."""
 _KINDS = {"adam": Adam, "sgd": Sgd}
 _ELSEWHERE = ("optimizer", "average", "anneal")
 """Fields whose settings have other names, or several."""
@@ -90,12 +96,12 @@ def refuse_useless(name: str, given: Mapping[str, Any], useful: Collection[str])
             raise SettingsError(setting, value, rule)
 
 
-def refuse_foreign(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
     """Refuse settings of baselines that were given to Baffle itself, unless they are the defaults.
 
     Raises:
         SettingsError: names the first one.
     """
-    for setting in OWN:
-        if setting in given and given[setting] != defaults[setting]:
+    for setting, default in OWN.items():
+        if given.get(setting, default) != default:
             raise SettingsError(setting, given[setting], f"is of no use to algorithm = '{name}', only to baselines")
