@@ -379,12 +379,8 @@ def read(*sources: Mapping[str, Any]) -> Experiment:
         presets.refuse_useless(preset, given, presets.useful(baseline, _SECTIONS))
         return experiment
     experiment.baffle()
-<<<<<<< HEAD
     experiment.target()
-    presets.refuse_foreign(preset, given, _STRUCT_DEFAULTS)
-=======
     presets.refuse_foreign(preset, given)
->>>>>>> efaa93ab270a44db46ae2b7052dee2c9013dd784
     return experiment
 
 
