@@ -70,7 +70,8 @@ def test_limits_decide_what_fits(plan) -> None:
             ("--memory-limit", "40 MX"),
             "memory-limit = '40 MX': must be a number of B, kB, MB, GB, KiB,",
         ),
-        (("--upload-limit", "-1kB"), "upload-limit = '-1kB': must be a number of"),
+        (("--upload-limit", "kB"), "upload-limit = 'kB': must be a number of"),
+        (("--memory-limit", "40MB"), "memory-limit = '40MB': needs to know what a client holds"),
         (("--upload-limit", "0"), "upload-limit = 0: must be 1 or more"),
         (("--measure", "-1"), "measure = -1.0: must be 0 or more"),
         (("--measure", "nan"), "measure = nan: must be 0 or more"),
@@ -79,7 +80,7 @@ def test_limits_decide_what_fits(plan) -> None:
         (("--rate", "no"), "rate = 'no': must be a number"),
         (("nowhere.toml",), "experiment = 'nowhere.toml': can't be read: No such file or directory"),
     ],
-    ids=["unit", "sign", "nothing", "time", "no time", "batch", "too few", "setting", "file"],
+    ids=["unit", "no number", "not measured", "nothing", "time", "no time", "batch", "too few", "setting", "file"],
 )
 def test_what_is_wrong_is_told_in_words(plan, arguments, words) -> None:
     told = plan(*arguments)

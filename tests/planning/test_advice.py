@@ -26,7 +26,7 @@ def told() -> Forecast:
     return msgspec.structs.replace(found, ways=ways)
 
 
-FASTER = "comes as far with 1/133 of the forward passes and 1e+02 times the upload"
+FASTER = "comes as far with 1/133 of the forward passes and 100 times the upload"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ FASTER = "comes as far with 1/133 of the forward passes and 1e+02 times the uplo
         ),
         (
             Limits(memory=70_000_000),
-            "your clients can hold 70 MB, and backpropagation comes as far with 1/100 of the forward passes and 1e+02 "
+            "your clients can hold 70 MB, and backpropagation comes as far with 1/100 of the forward passes and 100 "
             "times the upload: use FedSGD with gradient checkpointing wherever clients can run it.",
         ),
         (
@@ -82,3 +82,8 @@ def test_where_forward_passes_cost_no_more_they_are_said_to(told) -> None:
 )
 def test_sizes_in_words(count, text) -> None:
     assert size(count) == text
+
+
+def test_a_graph_for_inference_has_no_other_way(told) -> None:
+    alone = msgspec.structs.replace(told, ways=told.ways[:1])
+    assert advice(alone, Limits()) == "only forward passes can train this model, a graph for inference."

@@ -157,7 +157,7 @@ def test_an_amount_knows_whether_it_is_exact() -> None:
 
 
 def test_attempts_follow_one_another() -> None:
-    made = simulation(unavailable=0.5, quorum=0.9, sizes=(12,) * 4)
+    made = simulation(unavailable=0.4, quorum=0.7, sizes=(12,) * 4)
     seen = [
         (plan.round, plan.attempt, len(answered) >= plan.quorum) for plan, answered in attempts(made, made.header(), 9)
     ]

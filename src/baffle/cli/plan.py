@@ -41,6 +41,9 @@ def plan(options: argparse.Namespace) -> None:
     simulation = simulation_of(experiment)
     found = measured(experiment, options.measure, options.backward_batch) if options.measure else None
     told = forecast(experiment, simulation, found, options.backward_batch)
+    if limits.memory is not None and told.ways[0].memory is None:
+        rule = "needs to know what a client holds: a PyTorch model, and --measure above 0"
+        raise SettingsError("memory-limit", options.memory_limit, rule)
     if options.json:
         print(msgspec.json.encode(msgspec.to_builtins(told) | {"advice": advice(told, limits)}).decode())
         return

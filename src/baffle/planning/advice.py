@@ -73,6 +73,8 @@ def advice(found: Forecast, limits: Limits) -> str:
 
 
 def _forwards_only(found: Forecast, limits: Limits, can: str) -> str:
+    if not found.ways[1:]:
+        return f"{can + ': ' if can else ''}only forward passes can train this model, a graph for inference."
     closest = min(found.ways[1:], key=lambda way: len(limits.broken_by(way)))
     why = f"{closest.name} {' and '.join(limits.broken_by(closest))}"
     own = found.ways[0]
@@ -110,5 +112,5 @@ def _compared(found: Forecast, way: Way) -> str:
 def _times(ratio: float) -> str:
     """Return a ratio in words."""
     if ratio >= 1:
-        return f"{ratio:.2g} times"
+        return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
     return f"1/{1 / ratio:.3g} of" if ratio > 0 else "none of"

@@ -187,10 +187,15 @@ def _noise(plan: Plan, found: Findings | None) -> tuple[float, ...]:
 
 
 def _others(simulation: Simulation, plan: Plan, found: Findings | None, batch: int) -> tuple[Way, ...]:
-    """Return FedSGD (one gradient on a mini-batch) and FedAvg (SGD over a client's samples once; a mean client's)."""
+    """Return FedSGD and FedAvg, with and without checkpointing; nothing for a graph of inference.
+
+    FedSGD takes one gradient on a mini-batch, FedAvg SGD over a client's samples once; samples are a mean client's.
+    """
     size = simulation.runtime.layout.size
     mean = sum(share.indices.size for share in simulation.shares) / len(simulation.shares)
     passes: Mapping[str, Any] = found.passes if found else {}
+    if found is not None and not passes:
+        return ()
     ways: list[Way] = []
     for name, samples, averaging in (("FedSGD", batch, False), ("FedAvg", mean, True)):
         for kind, label in (("backward", ""), ("checkpointed", ", checkpointed")):
