@@ -66,8 +66,10 @@ class Display:
         """Show where the run is."""
         if progress.loss is not None:
             self._measured = f"loss {progress.loss:.3f}"
+            spent = "" if progress.epsilon is None else f"  ε {progress.epsilon:.3g}"
             if progress.accuracy is not None:
                 self._measured += f"  accuracy {100 * progress.accuracy:.1f} %"
+            self._measured += spent
         spent = f"{progress.forward_equivalents:,.0f} forwards  {size(progress.upload_bytes)} up"
         self._bar.update(self._task, completed=progress.round, description=f"{self._measured}  {spent}")
         if not self._console.is_terminal and progress.loss is not None:
@@ -105,6 +107,7 @@ def _rows(result: Result, out: Path) -> list[tuple[str, Any]]:
         ("download", f"{size(result.download_bytes)} a client"),
         ("seconds", f"{result.seconds:.1f}"),
         ("peak memory", size(result.peak_memory_bytes)),
+        *([] if result.epsilon is None else [("privacy", f"ε = {result.epsilon:.4g} at δ = {result.delta:g}")]),
         ("digest", result.digest),
         ("folder", out),
     ]

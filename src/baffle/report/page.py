@@ -9,6 +9,7 @@ from baffle.report.charts import Chart
 from baffle.report.document import document, figure
 from baffle.report.markup import Markup, escape, facts
 from baffle.report.network import network_section
+from baffle.report.privacy import privacy_section
 from baffle.report.quantities import count, percent, size
 from baffle.report.runs import Run, differing
 from baffle.report.tables import clients_table, differences_table, settings_table, summary_table
@@ -82,7 +83,7 @@ def _section(index: int, run: Run, differences: Sequence[str]) -> Markup:
     return Markup(
         f'<section id="run-{index}" class="run"><h2>{escape(run.name)}</h2>\n{_facts(run)}\n'
         f'<div class="pair"><div>{settings_table(run, differences)}</div>\n'
-        f'<div class="clients">{listed}</div></div>\n{network_section(run)}</section>'
+        f'<div class="clients">{listed}</div></div>\n{privacy_section(run)}{network_section(run)}</section>'
     )
 
 
