@@ -3,9 +3,9 @@
     python benchmarks/private.py [--seeds N] [--rounds N] [--figure]
 
 700 clients of two samples each, a mini-batch of one, every client in every round; δ = 1e-5; what is protected is all
-that a client holds. Gaussian noise is the server's; randomised quantisation is accounted for in sums of which the server
-sees nothing else. Results are added to benchmarks/results/private.json one by one, and what is there is not run again;
-`--figure` draws docs/images/private.png from them.
+that a client holds. Gaussian noise is the server's; randomised quantisation is accounted for in sums of which the
+server sees nothing else. Results are added to benchmarks/results/private.json one by one, and what is there is not
+run again; `--figure` draws docs/images/private.png from them.
 """
 
 from __future__ import annotations

@@ -114,6 +114,15 @@ def _ways(console: Console, told: Forecast, limits: Limits) -> None:
     console.print(table)
 
 
+def _privacy(console: Console, told: Forecast, _: Limits) -> None:
+    """Show who sees what of a client's data."""
+    console.print()
+    table = Table("who", "sees", "bounded by", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for view in told.views:
+        table.add_row(view.who, Text(view.sees), view.bounded)
+    console.print(table)
+
+
 def _advice(console: Console, told: Forecast, limits: Limits) -> None:
     """Say what to do."""
     console.print()
@@ -121,7 +130,7 @@ def _advice(console: Console, told: Forecast, limits: Limits) -> None:
     console.print(Text(sentence[0].upper() + sentence[1:]), soft_wrap=True)
 
 
-SECTIONS: tuple[Callable[[Console, Forecast, Limits], None], ...] = (_run, _blocks, _ways, _advice)
+SECTIONS: tuple[Callable[[Console, Forecast, Limits], None], ...] = (_run, _blocks, _ways, _privacy, _advice)
 """What is shown, in order."""
 
 _ROWS: tuple[tuple[str, Callable[[Way], str]], ...] = (

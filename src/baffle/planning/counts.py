@@ -19,7 +19,9 @@ from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round,
 from baffle.packing import packed_size
 from baffle.planning.amount import Amount
 from baffle.planning.budgets import Budgets, block_bytes, budgets, state_with
-from baffle.simulation import Simulation
+from baffle.secure import Ring, Slot
+from baffle.secure.sizes import upload
+from baffle.simulation import Secure, Simulation
 from baffle.training import ATTEMPTS
 
 _FRAME = 8 + DIGEST
@@ -106,7 +108,8 @@ def count(simulation: Simulation, header: Header, rounds: int, expected: Expecte
     fixed = _sizes_of(algorithm.blocks_of(federation, state_with()), header) if bounds.fixed else None
     for plan, answered in attempts(simulation, header, rounds):
         own = fixed or _sizes_of(expected(plan.round), header)
-        _add(sums, header, plan, answered, (ends[0], own, ends[1]))
+        counted = () if federation.secure and len(answered) < plan.quorum else answered
+        _add(sums, header, simulation.secure, plan, counted, (ends[0], own, ends[1]))
         if plan.attempt + 1 >= ATTEMPTS and len(answered) < plan.quorum:
             stops = plan.round
     return _counts(sums, stops)
@@ -147,7 +150,9 @@ def _sizes_of(blocks: tuple[BlockPlan, ...], header: Header) -> _Sizes:
     return _Sizes(sum(len(encode(block)) for block in blocks), plan.directions, plan.forwards, algorithm.bits)
 
 
-def _add(sums: _Sums, header: Header, plan: Plan, answered: tuple[int, ...], rows: tuple[_Sizes, ...]) -> None:
+def _add(
+    sums: _Sums, header: Header, secure: Secure, plan: Plan, answered: tuple[int, ...], rows: tuple[_Sizes, ...]
+) -> None:
     """Count one attempt."""
     sums.attempts += 1
     sums.answered += len(answered)
@@ -157,7 +162,7 @@ def _add(sums: _Sums, header: Header, plan: Plan, answered: tuple[int, ...], row
     done: dict[_Sizes, tuple[int, tuple[int, ...], int, int]] = {}
     for end, sizes in enumerate(rows):
         if sizes not in done:
-            done[sizes] = _messages(header, plan, answered, weights, sizes, envelope, closed)
+            done[sizes] = _messages(header, secure, plan, answered, weights, sizes, envelope, closed)
         planned, uploads, aggregate, record = done[sizes]
         sums.forwards[end, list(answered)] += sizes.forwards
         sums.upload[end, list(answered)] += np.array(uploads, np.int64)
@@ -170,6 +175,7 @@ def _add(sums: _Sums, header: Header, plan: Plan, answered: tuple[int, ...], row
 
 def _messages(
     header: Header,
+    secure: Secure,
     plan: Plan,
     answered: tuple[int, ...],
     weights: tuple[int, ...],
@@ -178,16 +184,32 @@ def _messages(
     closed: bool,
 ) -> tuple[int, tuple[int, ...], int, int]:
     """Return the bytes of an attempt's plan, of its reports, of the aggregate (0 without one), and in the ledger."""
-    slopes = packed_size(plan.steps * sizes.directions, plan.bits)
-    uploads = tuple(_report(plan.round, plan.attempt, client, weights[client], slopes) for client in answered)
+    words = plan.words + plan.steps * (sizes.directions - plan.directions)
+    uploads = _uploads(secure, plan, answered, weights, words)
     weight = sum(weights[client] for client in answered)
     integers = packed_size(plan.groups * plan.steps * sizes.directions, sizes.bits)
-    aggregate = _aggregate(weight, sizes.bits, integers) if closed else 0
+    aggregate = _aggregate(weight, sizes.bits, integers, words > plan.steps * sizes.directions) if closed else 0
     missing = tuple((client, "no answer") for client in plan.cohort if client not in answered)
-    record = Round(plan, answered, uploads, missing, None, header.initial if closed else None)
+    spent = 0.5 if header.budget is not None else None  # any number takes as many bytes
+    record = Round(plan, answered, uploads, missing, None, header.initial if closed else None, spent)
     planned = envelope + sizes.blocks
     other = len(encode(record)) - len(encode(plan)) - closed  # nothing in place of an aggregate takes a byte
     return planned, uploads, aggregate, _FRAME + other + planned + aggregate
+
+
+def _uploads(
+    secure: Secure, plan: Plan, answered: tuple[int, ...], weights: tuple[int, ...], words: int
+) -> tuple[int, ...]:
+    """Return the bytes of each report; of masks, with what finishing the sum needs."""
+    slopes = packed_size(words, plan.bits)
+    match secure:
+        case "none":
+            return tuple(_report(plan.round, plan.attempt, one, weights[one], slopes) for one in answered)
+        case "ideal":
+            return (slopes,) * len(answered)
+        case "masks":
+            slot, ring = Slot(plan.round, plan.attempt), Ring.of(plan)
+            return tuple(upload(slot, one, len(plan.cohort), ring, words + 1) for one in answered)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -196,8 +218,8 @@ def _report(number: int, attempt: int, client: int, samples: int, slopes: int) -
 
 
 @lru_cache(maxsize=1 << 12)
-def _aggregate(weight: int, bits: int, integers: int) -> int:
-    return len(encode(Aggregate(weight, bits, bytes(integers))))
+def _aggregate(weight: int, bits: int, integers: int, counts: bool) -> int:
+    return len(encode(Aggregate(weight, bits, bytes(integers), 0, (0,) if counts else ())))
 
 
 def _counts(sums: _Sums, stops: int | None) -> Counts:

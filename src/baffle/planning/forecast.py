@@ -11,6 +11,7 @@ import msgspec
 from baffle import server
 from baffle.baselines import price as backward
 from baffle.experiment import Experiment
+from baffle.exposure import View, views
 from baffle.header import Header
 from baffle.messages import BlockPlan, Plan
 from baffle.planning import memory
@@ -90,6 +91,8 @@ class Forecast(msgspec.Struct, frozen=True):
     """Bytes of arrays."""
     process: Process | None
     """None without a measurement."""
+    views: tuple[View, ...]
+    """Who sees what of a client's data."""
 
 
 def forecast(experiment: Experiment, simulation: Simulation, found: Findings | None, batch: int = 0) -> Forecast:
@@ -123,6 +126,7 @@ def forecast(experiment: Experiment, simulation: Simulation, found: Findings | N
         parts=_parts(header, plan, found),
         server_memory=memory.server(plan, start, simulation.runtime.layout.size),
         process=found and _process(experiment, counts, header, found),
+        views=views(experiment.secure, experiment.mechanism, experiment.epsilon, experiment.delta),
     )
 
 
