@@ -16,7 +16,7 @@ from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round,
 LARGEST = 2**63 - 1
 
 PLAN_BYTES = (
-    "9f 01 03 01"  # 14 fields: protocol, round, attempt
+    "9f 01 03 01"  # 15 fields: protocol, round, attempt
     "c420 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"  # key
     "93 00 02 05  02 02 01"  # cohort, quorum, groups, steps
     "cb3fb999999999999a 20 64 08"  # rate, batch, most samples, bits
