@@ -128,8 +128,10 @@ def test_the_ledger_is_the_local_engines(changes, tmp_path):
 
 def test_a_network_that_loses_doubles_and_reorders_changes_nothing(tmp_path) -> None:
     made = simulation(secure="masks")
-    with secured(made, tmp_path, faults=Faults(lose=0.15, double=0.2, delay=0.02), park=0.1) as found:
-        started(found)
+    faults = Faults(lose=0.1, double=0.2, delay=0.02)
+    with secured(made, tmp_path, faults=faults, park=0.1, deadline=60.0, settle=600.0) as found:
+        for number in range(3):
+            found.start(number, **keyed(number), patience=0.8)
         result = found.serve(5)
         assert sum(found.entry(number)["duplicate"] for number in range(3)) > 0
         assert [found.entry(number)["answered"] for number in range(3)] == [5] * 3

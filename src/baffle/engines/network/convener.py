@@ -134,6 +134,10 @@ class Gathering:
             case _:
                 return Open(self._sum().request(number))
 
+    def reports(self, number: int, told: Told) -> bool:
+        """Return whether what a client says has the report that this attempt waits for: not one that comes again."""
+        return told.masked is not None and self.stage == REPORT and told.masked.slot == self.slot and self._owes(number)
+
     def take(self, number: int, told: Told) -> None:
         """Take what a client says.
 
@@ -149,7 +153,7 @@ class Gathering:
             self.epoch.enrolments[number] = told.enrolment
         if told.pledge is not None and (self.stage == PLEDGE or told.pledge.slot.round > self.plan.round):
             self.epoch.pledge(told.pledge)
-        if told.masked is not None and self.stage == REPORT and told.masked.slot == self.slot and self._owes(number):
+        if told.masked is not None and self.reports(number, told):
             self.aggregation = self._sum().report(told.masked)
         if told.answer is not None and self.stage == ANSWER and told.answer.slot == self.slot and self._owes(number):
             self._answered(told.answer)
