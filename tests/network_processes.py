@@ -340,6 +340,7 @@ def join(settings: dict[str, Any]) -> None:
             number=number,
             certificate=keys.sign_certificate if keys else b"",
             sign=keys.signer.sign if keys else lambda _: b"",
+            masker=_masker(keys) if keys else None,
             home=home,
             equip=lambda _: Equipment(made.runtime, made.shares[number].indices.size, draw, own.private),
             kernels=made.kernels,
@@ -354,6 +355,14 @@ def join(settings: dict[str, Any]) -> None:
         faulty.end()
         if state is not None:
             log.info("round %d: digest=%s", state.round, digest(state.parameters))
+
+
+def _masker(keys: Any) -> Any:
+    from baffle.engines.network.masker import Masker
+
+    return Masker(
+        number=keys.number, signer=keys.signer, certificate=keys.sign_certificate, authority=keys.ca_pem, minimum=2
+    )
 
 
 @dataclass

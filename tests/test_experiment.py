@@ -192,7 +192,7 @@ def test_every_setting_is_described_in_a_few_words() -> None:
     assert list(FIELDS) == list(Experiment.__struct_fields__)
     for name in FIELDS:
         told = about(name)
-        assert told.section in ("data", "model", "method", "round", "run")
+        assert told.section in ("data", "model", "method", "round", "privacy", "run")
         assert 5 < len(told.text) < 140
         assert not told.text.endswith(".")
 

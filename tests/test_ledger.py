@@ -352,22 +352,24 @@ def test_records_have_the_fields_that_the_page_lists(tmp_path) -> None:
     simulation(unavailable=0.3, quorum=1.0).run(3, out=tmp_path)
     header, *rounds = [msgspec.msgpack.decode(payload) for payload in Reader(tmp_path / "ledger")]
     text = PAGE.read_text(encoding="utf-8")
-    assert list(header) == ["noise", "algorithm", "federation", "samples", "initial"]
+    assert list(header) == ["noise", "algorithm", "federation", "samples", "initial", "budget"]
     for name in (*header, *header["federation"], *header["algorithm"], *header["federation"]["layout"]["tensors"][0]):
         assert f"`{name}`" in text, name
     for record in rounds:
-        plan, answered, uploads, left_out, aggregate, digest = record
-        assert len(plan) == 14
+        plan, answered, uploads, left_out, aggregate, digest, epsilon = record
+        assert len(plan) == 15
         assert [type(field) for field in plan] == [
-            *(int, int, int, bytes, list, int, int, int, float, int, int, int, dict, list),
+            *(int, int, int, bytes, list, int, int, int, float, int, int, int, dict, list, type(None)),
         ]
+        assert epsilon is None
         assert all([type(field) for field in one] == [int, int, int, float, dict, float] for one in plan[13])
         assert len(answered) == len(uploads)
         assert all(len(pair) == 2 for pair in left_out)
         assert (aggregate is None) == (digest is None)
         if aggregate is not None:
-            weight, bits, sums, shift = aggregate
-            assert [type(field) for field in aggregate] == [int, int, bytes, int]
+            weight, bits, sums, shift, inside = aggregate
+            assert [type(field) for field in aggregate] == [int, int, bytes, int, list]
+            assert inside == []
             assert weight > 0
             assert 0 <= shift <= 64 - bits
             assert bits == plan[11]
@@ -380,7 +382,7 @@ def test_the_estimate_is_what_the_page_says(tmp_path) -> None:
     method = msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.25), groups=2, local_steps=2, forwards=80)
     simulation(method).run(1, out=tmp_path)
     header, record = [msgspec.msgpack.decode(payload) for payload in Reader(tmp_path / "ledger")]
-    plan, _, _, _, (weight, bits, packed, shift), digest = record
+    plan, _, _, _, (weight, bits, packed, shift, _), digest, _ = record
     groups, steps, blocks = plan[6], plan[7], plan[13]
     number = int.from_bytes(packed, "little")
     count = groups * steps * sum(one[2] for one in blocks)

@@ -168,7 +168,7 @@ def test_the_seal_is_what_the_page_says(tmp_path) -> None:
     data = write_snapshot(tmp_path, layout(), state(), HEAD).read_bytes()
     with safe_open(tmp_path / "00000007.safetensors", framework="numpy") as file:
         about = file.metadata()
-    assert set(about) == {"round", "attempt", "squares", "head", "seal"}
+    assert set(about) == {"round", "attempt", "squares", "size", "head", "seal"}
     seal = about["seal"].encode()
     assert data.count(seal) == 1
     blank = data.replace(seal, b"0" * 64)

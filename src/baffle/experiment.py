@@ -202,8 +202,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Literal["none", "gaussian", "shares", "rqm"],
         About(
             "privacy",
-            "what hides a client's data in the sums: nothing, noise of the server, noise in shares of the clients "
-            "(with secure sums), or randomised quantisation",
+            "what hides a client's data in sums: nothing, the server's noise, noise in clients' shares (secure sums), "
+            "or randomised quantisation",
         ),
     ] = "none"
     epsilon: Annotated[NotNegative, About("privacy", "budget that no client exceeds; needs a mechanism")] = 0.0

@@ -71,7 +71,10 @@ def test_training_leaves_a_folder_behind_and_says_what_came_of_it(train) -> None
         "ledger_digest",
         "clients",
         "parameters",
+        "epsilon",
+        "delta",
     }
+    assert found["epsilon"] is found["delta"] is None  # nothing was promised
     assert found["rounds"] == 6
     passes, slopes = spent()
     assert found["forward_equivalents"] == pytest.approx(sum(passes), rel=1e-12)
@@ -235,6 +238,14 @@ CHANGED = {
     "quorum": 0.9,
     "weight": "equal",
     "unavailable": 0.1,
+    "secure": "masks",
+    "minimum": 3,
+    "mechanism": "rqm",
+    "epsilon": 8.0,
+    "delta": 1e-6,
+    "slope_size": 0.5,
+    "quantile": 0.5,
+    "colluding": 1,
     "rounds": 1,
     "seed": 3,
     "initial": "model",
@@ -245,6 +256,8 @@ CHANGED = {
     "snapshot_every": 6,
     "out": "run",
 }
+BESIDE = {"mechanism": {"epsilon": 8.0}, "epsilon": {"mechanism": "gaussian"}}
+"""What a setting can't be without."""
 
 
 def test_every_setting_has_a_changed_value_here() -> None:
@@ -260,9 +273,11 @@ def test_every_setting_is_a_flag_that_reaches_the_run(name, command, monkeypatch
     monkeypatch.setattr("baffle.cli.train._run", lambda experiment, *_, **__: taken.append(experiment))
     value = CHANGED[name]
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    told = command("train", f"--{name.replace('_', '-')}", text, "--no-report")
+    beside = BESIDE.get(name, {})
+    flags = [part for other, given in beside.items() for part in (f"--{other}", given)]
+    told = command("train", f"--{name.replace('_', '-')}", text, *flags, "--no-report")
     assert (told.status, told.error) == (0, "")
-    assert taken == [read({name: value})]
+    assert taken == [read({name: value} | beside)]
     assert getattr(taken[0], name) == value
 
 
@@ -285,6 +300,8 @@ def test_help_explains_every_setting_with_its_unit_and_default(command) -> None:
         "iid|dirichlet|shards|owner",
         "forward|central|centred",
         "adaptive|equal|variance",
+        "none|masks|ideal",
+        "none|gaussian|shares|rqm",
         "baffle|paper",
     ):
         assert choice.startswith("{") or choice in words

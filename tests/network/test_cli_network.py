@@ -67,6 +67,33 @@ def test_a_run_from_the_command_line_ends_well_and_is_verified(net, kit) -> None
     assert "Traceback" not in log
 
 
+def test_secure_sums_from_the_command_line(net, kit) -> None:
+    pytest.importorskip("Crypto")
+    server = serve(net, kit, "--secure", "masks", rounds=6)
+    clients = [join(net, kit, number, "--secure-only", "--least-sum", 2) for number in range(2)]
+    log = server.ends()
+    for client in clients:
+        said = client.ends()
+        assert "secure sums of 2 clients, opened for 2 or more" in said
+        assert "the run is over after 6 rounds" in said
+    assert "6 rounds" in net.cli("verify", net.out).ends()
+    net.cli("replay", net.out).ends()
+    assert "(64 samples)" in log  # 45 are told as the next power of two
+    assert "Traceback" not in log
+
+
+def test_a_client_that_takes_part_in_secure_sums_alone_leaves_a_server_without(net, kit) -> None:
+    pytest.importorskip("Crypto")
+    serve(net, kit)
+    first = join(net, kit, 0)
+    first.says("joined as client 0")
+    in_words(join(net, kit, 1, "--secure-only"), "secure sums alone")
+
+
+def test_the_smallest_sum_is_of_two(net, kit) -> None:
+    in_words(join(net, kit, 0, "--least-sum", 1), "least-sum = 1", "at least 2")
+
+
 def test_a_server_and_a_client_that_are_told_to_end_do_and_go_on_where_they_were(net, kit) -> None:
     server, clients = serve(net, kit), [join(net, kit, 0), join(net, kit, 1)]
     net.until_round(20)

@@ -28,6 +28,22 @@ def test_a_run_over_processes_is_the_local_engines(net) -> None:
     assert "client 0 has joined" in log
 
 
+@pytest.mark.parametrize("faults", [0.0, 0.1], ids=["kind", "lossy"])
+def test_secure_sums_over_processes_are_the_local_engines(faults, net) -> None:
+    pytest.importorskip("Crypto")
+    net.settings = {"secure": "masks"}
+    server = net.server(8, deadline=60.0, settle=600.0)
+    changes = {"faults": {"seed": 1, "chance": faults}, "patience": 0.8} if faults else {}
+    clients = net.all_clients(**changes)
+    server.ends()
+    net.check(clients, 8)
+    assert server.value("ledger") == net.local(8).ledger_digest
+    for client in clients:
+        assert "secure sums of 3 clients, opened for 2 or more" in client.log
+    net.settings = {}
+    assert server.value("digest") == net.simulated().run(8).digest
+
+
 def test_messages_lost_doubled_delayed_and_reordered_change_nothing(net) -> None:
     server = net.server(25)
     clients = [

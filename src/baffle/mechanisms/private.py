@@ -87,9 +87,21 @@ class Randomised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     """q."""
     extension: Annotated[float, Meta(gt=0, lt=1e30)]
     """Δ/c."""
-    counts: bool = False
-    shares: int = 0
-    reach: int = 0
+
+    @property
+    def counts(self) -> bool:
+        """False: norms are not counted."""
+        return False
+
+    @property
+    def shares(self) -> int:
+        """0: nothing is added."""
+        return 0
+
+    @property
+    def reach(self) -> int:
+        """0."""
+        return 0
 
     def step(self, slopes: Floats, bounds: Floats, quantiser: Quantiser, _: Floats, randomness: Bytes) -> Integers:
         """Return integers of the shape of `slopes` [C, K]: indices, counted from the middle level."""

@@ -15,6 +15,7 @@ from baffle.messages import Plan
 from baffle.secure import (
     AbandonedError,
     Aggregation,
+    Answer,
     Enrolment,
     ForgeryError,
     Pledge,
@@ -31,6 +32,8 @@ from baffle.server import Summed, nobody
 
 log = logging.getLogger("baffle")
 
+RESTS = 64
+"""Most rounds for which a client that did not enrol is left alone: asking costs the others a deadline."""
 ENROL, PLEDGE, REPORT, ANSWER, DONE = range(5)
 """What a round waits for, one after another."""
 
@@ -40,6 +43,8 @@ class Epoch:
     """Clients that have each other's keys, or will."""
 
     terms: Terms
+    asked: tuple[int, ...] = ()
+    """Clients that were asked to enrol."""
     enrolments: dict[int, Enrolment] = field(default_factory=dict[int, Enrolment])
     roster: Roster | None = None
     pledges: dict[Slot, dict[int, Pledge]] = field(default_factory=dict[Slot, dict[int, Pledge]])
@@ -49,13 +54,13 @@ class Epoch:
         """What its members say that they are in; empty before the roster is there."""
         return self.roster.digest[:CHECK] if self.roster is not None else b""
 
-    def serves(self, plan: Plan, epochs: Mapping[int, bytes], liars: Collection[int]) -> bool:
+    def serves(self, plan: Plan, epochs: Mapping[int, bytes], without: Collection[int]) -> bool:
         """Return whether a plan's cohort can be added up in it, given in which epoch each client says it is."""
         if self.roster is None or plan.round > self.terms.start + LONGEST - 1:
             return False
         own = [number for number in plan.cohort if epochs.get(number) == self.name]
-        strangers = [number for number in plan.cohort if number not in own and number not in liars]
-        return not strangers and len(own) >= self.terms.least and not set(own) & set(liars)
+        strangers = [number for number in plan.cohort if number not in own and number not in without]
+        return not strangers and len(own) >= self.terms.least and not set(own) & set(without)
 
     def pledge(self, pledge: Pledge) -> None:
         """Keep a pledge.
@@ -81,6 +86,8 @@ class Gathering:
     authority: bytes
     asked: tuple[int, ...]
     """Clients of the cohort that may take part."""
+    liars: set[int] = field(default_factory=set[int])
+    """The run's, to which this attempt adds."""
     stage: int = ENROL
     aggregation: Aggregation | None = None
 
@@ -127,6 +134,10 @@ class Gathering:
             case _:
                 return Open(self._sum().request(number))
 
+    def reports(self, number: int, told: Told) -> bool:
+        """Return whether what a client says has the report that this attempt waits for: not one that comes again."""
+        return told.masked is not None and self.stage == REPORT and told.masked.slot == self.slot and self._owes(number)
+
     def take(self, number: int, told: Told) -> None:
         """Take what a client says.
 
@@ -142,10 +153,10 @@ class Gathering:
             self.epoch.enrolments[number] = told.enrolment
         if told.pledge is not None and (self.stage == PLEDGE or told.pledge.slot.round > self.plan.round):
             self.epoch.pledge(told.pledge)
-        if told.masked is not None and self.stage == REPORT and told.masked.slot == self.slot and self._owes(number):
+        if told.masked is not None and self.reports(number, told):
             self.aggregation = self._sum().report(told.masked)
         if told.answer is not None and self.stage == ANSWER and told.answer.slot == self.slot and self._owes(number):
-            self.aggregation = self._sum().answer(told.answer)
+            self._answered(told.answer)
 
     def next(self) -> None:
         """Go to the next stage with what has come.
@@ -177,6 +188,13 @@ class Gathering:
         found = self._sum().sums()
         self.epoch.forget(self.plan.round + 1)
         return Summed(found.slopes, found.weight, {number: self._sum().upload(number) for number in found.reported})
+
+    def _answered(self, answer: Answer) -> None:
+        try:
+            self.aggregation = self._sum().answer(answer)
+        except ForgeryError as error:
+            self.liars.update(error.members)
+            raise
 
     def _roster(self) -> Roster:
         enrolled = self.epoch.enrolments.values()
@@ -213,6 +231,8 @@ class Convener:
     """`ca.pem`: secure sums need signed keys."""
     epoch: Epoch | None = None
     liars: set[int] = field(default_factory=set[int])
+    absent: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    """Clients that did not enrol: how often, and until which round they are left alone."""
 
     def begin(self, plan: Plan, epochs: Mapping[int, bytes]) -> Gathering:
         """Return an attempt that begins, in a new epoch if need be.
@@ -221,14 +241,31 @@ class Convener:
             plan: what is asked.
             epochs: in which epoch each client says it is.
         """
-        epoch = self.epoch
-        asked = tuple(number for number in plan.cohort if number not in self.liars)
-        if epoch is None or not epoch.serves(plan, epochs, self.liars):
+        asked = self._asked(plan)
+        epoch, without = self.epoch, set(plan.cohort) - set(asked)
+        if epoch is None or not epoch.serves(plan, epochs, without):
             threshold, minimum = usual_threshold(len(asked)), max(2, plan.quorum)
             terms = Terms(self.run, secrets.randbits(62), plan.round, threshold, minimum)
-            self.epoch = epoch = Epoch(terms)
-            return Gathering(plan, epoch, self.authority, asked)
-        return Gathering(plan, epoch, self.authority, asked, PLEDGE)
+            self.epoch = epoch = Epoch(terms, asked)
+            return Gathering(plan, epoch, self.authority, asked, self.liars)
+        return Gathering(plan, epoch, self.authority, asked, self.liars, PLEDGE)
+
+    def _asked(self, plan: Plan) -> tuple[int, ...]:
+        """Return the clients of the cohort that may take part: without those that rest, where the others are enough."""
+        self._note_absent(plan.round)
+        honest = tuple(number for number in plan.cohort if number not in self.liars)
+        eager = tuple(number for number in honest if self.absent.get(number, (0, 0))[1] <= plan.round)
+        return eager if len(eager) >= plan.quorum else honest
+
+    def _note_absent(self, now: int) -> None:
+        """Take note, once, of who did not enrol for the epoch."""
+        asked, enrolled = (self.epoch.asked, self.epoch.enrolments) if self.epoch is not None else ((), {})
+        for number in asked:
+            times = self.absent.pop(number, (0, 0))[0] + 1
+            if number not in enrolled:
+                self.absent[number] = (times, now + min(2**times, RESTS))
+        if self.epoch is not None:
+            self.epoch.asked = ()
 
     def abandoned(self, gathering: Gathering, error: ReportError) -> Summed:
         """Return what becomes of an attempt that can't be finished, and keep away from those who have lied."""

@@ -105,7 +105,7 @@ class Served:
         opening = self.opening
         if turn.told is None or opening is None or opening.secure is None:
             return
-        owed = entry.number in opening.secure.missing()
+        reports = opening.secure.reports(entry.number, turn.told)
         try:
             opening.secure.take(entry.number, turn.told)
         except ReportError as error:
@@ -113,7 +113,7 @@ class Served:
             if seldom(entry.refused):
                 log.warning("client %d: its part in a secure sum is refused: %s", entry.number, error)
             return
-        if turn.told.masked is not None and owed:
+        if reports:
             entry.counts((opening.plan.round, opening.plan.attempt), turn.spent)
 
     def take(self, entry: Entry, turn: Turn) -> None:
