@@ -49,6 +49,7 @@ def _join(options: argparse.Namespace) -> None:
         raise SettingsError("secure-only", True, "needs keys, and --insecure is without")
     keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC))
     number = _number(options, None if keys is None else keys.number)
+    masker = _masker(keys, options.least_sum)
     own = flags_of(options)
     session = secrets.token_bytes(8)
     with Home(options.state or Path(f"baffle-client-{number}")) as home:
@@ -59,7 +60,7 @@ def _join(options: argparse.Namespace) -> None:
                 number=number,
                 certificate=b"" if keys is None else keys.sign_certificate,
                 sign=(lambda _: b"") if keys is None else keys.signer.sign,
-                masker=_masker(keys, options.least_sum),
+                masker=masker,
                 secure=options.secure_only,
                 home=home,
                 equip=lambda welcome: equip(
