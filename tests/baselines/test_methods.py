@@ -321,7 +321,7 @@ def test_fedzo_lowers_the_loss() -> None:
         (lambda: Centralised(batch=0), "batch"),
         (lambda: Baseline(FedSgd(), federation(engine="ray")), "engine"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_out_of_range_is_named(make, field) -> None:
     with pytest.raises(SettingsError) as error:
