@@ -104,6 +104,13 @@ def test_the_pages_tables_are_of_what_was_measured(answers) -> None:
 def test_a_table_goes_between_its_marks(answers) -> None:
     runs = {"0": {"accuracy": [0.1, 0.5]}, "1": {"accuracy": [0.1, 0.6]}}
     page = "before\n<!-- table 11 -->\nold\n<!-- end -->\nafter"
-    filled = answers.tables.filled(page, {"11": {"rows": {"ten clients": {"runs": runs}}}})
+    settings = answers.asked.QUESTIONS["11"].settings("ten clients")
+    filled = answers.tables.filled(page, {"11": {"rows": {"ten clients": {"settings": settings, "runs": runs}}}})
     assert filled.splitlines()[4] == "| ten clients | 55.0 ± 7.1 | 2 |"
     assert filled.splitlines()[-1] == "after"
+
+
+def test_runs_of_other_settings_are_in_no_table(answers) -> None:
+    settings = answers.asked.QUESTIONS["11"].settings("ten clients")
+    rows = {"ten clients": {"settings": settings | {"rounds": 7}, "runs": {}}}
+    assert answers.tables.answered({"11": {"rows": rows}}, "11") == {}

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from answers.reading import at, runs_of
-from answers.tables import MARKS, answered, best_rates, mnist_curves
+from answers.tables import MARKS, answered, best_rates, mnist_curves, on_mnist
 from baffle.report.palette import GRID, INK, LIGHT
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -32,7 +32,7 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-METHODS = ("ours", "ours, batch 32", "paper's", "FedZO", "FedSGD", "FedAvg")
+METHODS = ("ours", "ours, batch 32", "paper's", "FedZO", "FedSGD", "FedAvg", "FedAvg, 100 steps")
 """In the order of their colours."""
 GRID_POINTS = 60
 Points = Sequence[tuple[float, float]]
@@ -70,6 +70,12 @@ def line(axes: Axes, colour: int, label: str, x: Sequence[float], heights: Seque
     )
 
 
+def until(run: Any, rounds: int) -> dict[str, list[float]]:
+    """Return a curve's first rounds."""
+    count = sum(number <= rounds for number in run["round"])
+    return {name: values[:count] for name, values in run.items()}
+
+
 def groups(record: Mapping[str, Any]) -> Figure:
     """Question 9: accuracy against sets of directions."""
     rows = answered(record, "9")
@@ -92,7 +98,7 @@ def groups(record: Mapping[str, Any]) -> Figure:
         )
         own.minorticks_off()
     axes[0].set_ylabel("accuracy (%)")
-    axes[-1].legend(loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -132,13 +138,7 @@ def error(record: Mapping[str, Any]) -> Figure:
                 linewidth=1.2,
                 capsize=2,
             )
-        own.set(
-            title=f"K = {k}",
-            xlabel="round",
-            xticks=range(len(found["rounds"])),
-            xticklabels=found["rounds"],
-            yscale="log",
-        )
+        own.set(title=f"K = {k}", xlabel="round", xticks=range(len(found["rounds"])), xticklabels=found["rounds"])
     axes[0].set_ylabel("relative error / √(n/K)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -146,35 +146,35 @@ def error(record: Mapping[str, Any]) -> Figure:
 
 def sent(record: Mapping[str, Any]) -> Figure:
     """Questions 8 and 12: accuracy against bytes a client sends and processor seconds."""
-    parts = [("digits", answered(record, "8")), ("MNIST", mnist_curves(record))]
+    parts = {"digits": answered(record, "8"), "MNIST": mnist_curves(record)}
     figure, axes = panels(4, sharey=True)
-    for place, (title, rows) in enumerate(parts):
+    for place, (title, rows) in enumerate(parts.items()):
+        left, right = axes[2 * place : 2 * place + 2]
+        costs = record.get("12", {"rows": {}})["rows"].get(title, {})
         for method, row in rows.items():
-            runs = runs_of(row)
-            colour = LIGHT[METHODS.index(method)]
-            for number, run in enumerate(runs):
-                label = method if not number and not place else None
-                heights = [100 * value for value in run["accuracy"]]
-                axes[2 * place].plot(run["upload_bytes"][1:], heights[1:], color=colour, linewidth=1, label=label)
-                cost = median(record["12"]["rows"][title][method])
-                axes[2 * place + 1].plot([cost * r for r in run["round"][1:]], heights[1:], color=colour, linewidth=1)
-        axes[2 * place].set(title=title, xlabel="bytes a client sends", xscale="log")
-        axes[2 * place + 1].set(title=title, xlabel="processor seconds of the simulation", xscale="log")
+            for number, run in enumerate(runs_of(row)):
+                style = {"color": LIGHT[METHODS.index(method)], "linewidth": 1.0}
+                heights = [100 * value for value in run["accuracy"]][1:]
+                left.plot(run["upload_bytes"][1:], heights, label=None if number or place else method, **style)
+                if method in costs:
+                    right.plot([median(costs[method]) * count for count in run["round"][1:]], heights, **style)
+        left.set(title=title, xlabel="bytes a client sends", xscale="log")
+        right.set(title=title, xlabel="processor seconds of the simulation", xscale="log")
     axes[0].set_ylabel("accuracy (%)")
-    figure.legend(loc="outside lower center", ncols=6)
+    figure.legend(loc="outside lower center", ncols=7)
     return figure
 
 
 def mnist(record: Mapping[str, Any]) -> Figure:
     """Question 1: accuracy against rounds, LeNet, K = 100, a panel for each share of the data."""
-    rows = {label: row for label, row in answered(record, "1").items() if label.startswith("LeNet")}
+    rows = {label: row for label, row in on_mnist(record).items() if label.startswith("LeNet")}
     shares = ("IID", "Dirichlet(1)", "Dirichlet(0.3)", "Dirichlet(0.1)")
     figure, axes = panels(len(shares), sharey=True)
     for own, share in zip(axes, shares, strict=True):
         for colour, method in enumerate(("ours", "paper's", "FedZO", "FedSGD", "FedAvg")):
             name = f"LeNet, {share}, K = 100, {method}" if colour < 2 else f"LeNet, {share}, {method}"
             if name in rows:
-                run = runs_of(rows[name])[0]
+                run = until(runs_of(rows[name])[0], 60)
                 own.plot(
                     run["round"], [100 * v for v in run["accuracy"]], color=LIGHT[colour], label=method, linewidth=1.4
                 )

@@ -28,9 +28,12 @@ def filled(page: str, record: Record) -> str:
 
 
 def answered(record: Record, number: str) -> dict[str, Any]:
-    """Return the rows of a question that there are runs of, in the question's order."""
-    rows = record.get(number, {"rows": {}})["rows"]
-    return {label: rows[label] for label in QUESTIONS[number].rows if label in rows}
+    """Return the rows of a question that there are runs of, with the settings that it has now, in its order."""
+    rows, question = record.get(number, {"rows": {}})["rows"], QUESTIONS[number]
+    now = {label: json.loads(json.dumps(question.settings(label))) for label in question.rows}
+    return {
+        label: rows[label] for label, settings in now.items() if label in rows and rows[label]["settings"] == settings
+    }
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -41,9 +44,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def mnist(record: Record) -> str:
     """Question 1: after equal rounds, and after equal forwards."""
-    rounds, forwards = (12, 24, 60), (76_800, 192_000)
+    rounds, forwards = (20, 40, 60), (76_800, 192_000)
     rows = []
-    for label, row in answered(record, "1").items():
+    for label, row in on_mnist(record).items():
         found = [[at(run, "round", mark) for run in runs_of(row)] for mark in rounds]
         found += [[at(run, "forward_equivalents", 1.02 * mark) for run in runs_of(row)] for mark in forwards]
         cost = runs_of(row)[0]["forward_equivalents"][-1] / runs_of(row)[0]["round"][-1]
@@ -55,6 +58,29 @@ def mnist(record: Record) -> str:
         *(f"{mark:,} forwards" for mark in forwards),
     ]
     return table(head, rows)
+
+
+def shared_out(record: Record) -> str:
+    """Question 1 on digits: after equal rounds, and at the end, which is after equal forwards but for baselines."""
+    rows = [
+        [
+            label,
+            str(len(runs_of(row))),
+            percent([at(run, "round", 20) or 0.0 for run in runs_of(row)]),
+            percent(ends(row)),
+        ]
+        for label, row in answered(record, "1-digits").items()
+    ]
+    return table(["run", "seeds", "round 20", "the end"], rows)
+
+
+KS = {"ours": "K = 100, ", "paper's": "K = 100, "}
+
+
+def on_mnist(record: Record) -> dict[str, Any]:
+    """Return question 1's rows, with those that other questions have had run for longer."""
+    rows = {f"LeNet, IID, {KS.get(name, '')}{name}": row for name, row in mnist_curves(record).items()}
+    return rows | answered(record, "1")
 
 
 def ended(record: Record, number: str, first: str) -> str:
@@ -185,12 +211,14 @@ def error(record: Record) -> str:
     rows = [
         [label, *(f"{m:.2f} ± {d:.2f}" for m, d in zip(row["mean"], row["deviation"], strict=True))]
         for label, row in found["rows"].items()
+        if label.endswith("= 200") or label.startswith("layers")
     ]
     return table(["probes", *(f"round {mark}" for mark in found["rounds"])], rows)
 
 
 MAKERS: dict[str, Callable[[Record], str]] = {
     "1": mnist,
+    "1-digits": shared_out,
     "2": guidelines,
     "3": lambda record: ended(record, "3", "asked in a round"),
     "4": lambda record: ended(record, "4", "clients"),

@@ -23,7 +23,7 @@ from baffle.messages import BlockPlan
 from baffle.probes import Probes
 from baffle.runtimes.torch import TorchRuntime
 
-K, TURNS = 100, 5
+K, TURNS = 100, 3
 NETWORKS = {"lenet": "LeNet", "wrn": "WRN-10-2"}
 BATCHED = {True: "probes batched", False: "one by one"}
 
