@@ -101,12 +101,14 @@ def test_the_pages_tables_are_of_what_was_measured(answers) -> None:
     assert answers.tables.filled(page, record) == page
 
 
-def test_a_table_goes_between_its_marks(answers) -> None:
+@pytest.mark.parametrize("old", ["", "old\n", "old\nolder\n"])
+def test_a_table_goes_between_its_marks(answers, old: str) -> None:
     runs = {"0": {"accuracy": [0.1, 0.5]}, "1": {"accuracy": [0.1, 0.6]}}
-    page = "before\n<!-- table 11 -->\nold\n<!-- end -->\nafter"
+    page = f"before\n<!-- table 11 -->\n{old}<!-- end -->\nbetween\n<!-- table 12 -->\n<!-- end -->\nafter"
     settings = answers.asked.QUESTIONS["11"].settings("ten clients")
     filled = answers.tables.filled(page, {"11": {"rows": {"ten clients": {"settings": settings, "runs": runs}}}})
-    assert filled.splitlines()[4] == "| ten clients | 55.0 ± 7.1 | 2 |"
+    assert filled.splitlines()[5] == "| ten clients | 55.0 ± 7.1 | 2 |"
+    assert filled.splitlines()[8] == "between"
     assert filled.splitlines()[-1] == "after"
 
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from answers.reading import at, runs_of
-from answers.tables import MARKS, answered, best_rates, mnist_curves, on_mnist
+from answers.tables import MARKS, answered, best_rates, mnist_curves
 from baffle.report.palette import GRID, INK, LIGHT
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -45,7 +45,7 @@ def draw(record: Mapping[str, Any]) -> Iterator[Path]:
         "sizes": (sizes, "5"),
         "error": (error, "10"),
         "bytes": (sent, "8"),
-        "mnist": (mnist, "1"),
+        "shares": (shares, "1-digits"),
     }
     for name, (figure, question) in made.items():
         if question in record:
@@ -68,12 +68,6 @@ def line(axes: Axes, colour: int, label: str, x: Sequence[float], heights: Seque
     axes.errorbar(
         x, means, bars, color=LIGHT[colour], label=label, marker="o", markersize=3.5, capsize=2.5, linewidth=1.4
     )
-
-
-def until(run: Any, rounds: int) -> dict[str, list[float]]:
-    """Return a curve's first rounds."""
-    count = sum(number <= rounds for number in run["round"])
-    return {name: values[:count] for name, values in run.items()}
 
 
 def groups(record: Mapping[str, Any]) -> Figure:
@@ -165,20 +159,18 @@ def sent(record: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def mnist(record: Mapping[str, Any]) -> Figure:
-    """Question 1: accuracy against rounds, LeNet, K = 100, a panel for each share of the data."""
-    rows = {label: row for label, row in on_mnist(record).items() if label.startswith("LeNet")}
-    shares = ("IID", "Dirichlet(1)", "Dirichlet(0.3)", "Dirichlet(0.1)")
-    figure, axes = panels(len(shares), sharey=True)
-    for own, share in zip(axes, shares, strict=True):
-        for colour, method in enumerate(("ours", "paper's", "FedZO", "FedSGD", "FedAvg")):
-            name = f"LeNet, {share}, K = 100, {method}" if colour < 2 else f"LeNet, {share}, {method}"
-            if name in rows:
-                run = until(runs_of(rows[name])[0], 60)
-                own.plot(
-                    run["round"], [100 * v for v in run["accuracy"]], color=LIGHT[colour], label=method, linewidth=1.4
-                )
+def shares(record: Mapping[str, Any]) -> Figure:
+    """Question 1 on digits: accuracy against rounds, K = 100, a panel for each share of the data."""
+    rows = answered(record, "1-digits")
+    named = ("IID", "Dirichlet(1)", "Dirichlet(0.3)", "Dirichlet(0.1)")
+    figure, axes = panels(len(named), sharey=True)
+    for own, share in zip(axes, named, strict=True):
+        for colour, method in enumerate(("K = 100, ours", "K = 100, paper's", "FedSGD", "FedAvg")):
+            for number, run in enumerate(runs_of(rows.get(f"{share}, {method}", {"runs": {}}))):
+                heights = [100 * value for value in run["accuracy"]]
+                label = None if number else method
+                own.plot(run["round"], heights, color=LIGHT[colour], label=label, linewidth=1.2)
         own.set(title=share, xlabel="round")
     axes[0].set_ylabel("accuracy (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
