@@ -53,14 +53,12 @@ def curve(name: str, made: Experiment) -> list[dict[str, float]]:
     return [{key: row[key] for key in ("round", "accuracy", "forward_equivalents", "upload_bytes")} for row in rows]
 
 
-def to_target(rows: list[dict[str, float]]) -> float | None:
-    """Return the forward equivalents of a client at which accuracy first reached the target, between evaluations."""
+def to_target(rows: list[dict[str, float]], target: float = TARGET, axis: str = "forward_equivalents") -> float | None:
+    """Return how much of `axis`, a client's forwards or whatever, it took until accuracy first reached the target."""
     for before, after in pairwise(rows):
-        if after["accuracy"] >= TARGET:
-            share = (TARGET - before["accuracy"]) / (after["accuracy"] - before["accuracy"])
-            return before["forward_equivalents"] + share * (
-                after["forward_equivalents"] - before["forward_equivalents"]
-            )
+        if after["accuracy"] >= target:
+            share = (target - before["accuracy"]) / (after["accuracy"] - before["accuracy"])
+            return before[axis] + share * (after[axis] - before[axis])
     return None
 
 

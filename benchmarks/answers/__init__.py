@@ -1,0 +1,1 @@
+"""What `benchmarks/questions.py` runs, one group of questions a file."""
