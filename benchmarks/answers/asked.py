@@ -193,7 +193,7 @@ QUESTIONS: dict[str, Question] = {
     "11": Question("centralised", centralised(), FEW),
     "long": Question(
         "as many steps as the paper's 20 epochs",
-        {"ours": OURS | {"schedule": "linear"}},
+        {"ours": OURS | {"schedule": "linear"}, "FedSGD": FEDSGD | {"schedule": "linear"}},
         MNIST | {"rounds": 3440, "evaluate_every": 40},
         1,
     ),

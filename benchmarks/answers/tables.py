@@ -192,11 +192,15 @@ def mnist_curves(record: Record) -> dict[str, Any]:
 
 
 def long(record: Record) -> str:
-    """Return the long run at some of its rounds."""
-    (run,) = runs_of(answered(record, "long")["ours"])
-    marks = [mark for mark in (100, 200, 400, 800, 1600, 2400, 3440) if mark <= run["round"][-1]]
+    """Return the long runs at some of their rounds."""
+    marks = (120, 200, 400, 800, 1600, 2400, 3440)
     heights = (("averaged weights", "accuracy"), ("last weights", "accuracy_last"))
-    rows = [[title, *(percent([at(run, "round", mark, height) or 0.0]) for mark in marks)] for title, height in heights]
+    rows = [
+        [f"{label}, {title}", *(percent([at(run, "round", mark, height) or 0.0]) for mark in marks)]
+        for label, row in answered(record, "long").items()
+        for run in runs_of(row)
+        for title, height in heights
+    ]
     return table(["rounds", *(f"{mark:,}" for mark in marks)], rows)
 
 
