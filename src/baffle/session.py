@@ -81,10 +81,19 @@ class Session:
         Raises:
             SettingsError: the folder holds a run already.
         """
+        if self.out is not None and snapshots(self.out / runs.SNAPSHOTS):
+            raise self._taken()
+        return self._begin(settings)
+
+    def _taken(self) -> SettingsError:
+        return SettingsError("out", str(self.out), "holds a run already: resume it, or name another folder")
+
+    def _begin(self, settings: Mapping[str, Any]) -> State:
+        """Begin in a folder without a ledger, where snapshots may be left of a run that lost its own."""
         state = self.header.start(self.given)
         if self.out is not None:
-            if (self.out / runs.LEDGER).exists() or snapshots(self.out / runs.SNAPSHOTS):
-                raise SettingsError("out", str(self.out), "holds a run already: resume it, or name another folder")
+            if (self.out / runs.LEDGER).exists():
+                raise self._taken()
             write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
             self.run = runs.begin(self.out, self.header, self.given)
         self._measure(state)
@@ -100,10 +109,10 @@ class Session:
         if self.out is None or not (self.out / "settings.toml").exists():
             raise SettingsError("resume", str(self.out), "holds no run")
         if not (self.out / runs.LEDGER).exists():
-            return self.begin(settings)
+            return self._begin(settings)
         resumed = runs.resume(self.out, kernels, self._count, self._accept)
         if resumed is None:
-            return self.begin(settings)
+            return self._begin(settings)
         self.run, state = resumed
         self.header = self.run.header
         write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())

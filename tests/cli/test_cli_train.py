@@ -246,6 +246,11 @@ CHANGED = {
     "slope_size": 0.5,
     "quantile": 0.5,
     "colluding": 1,
+    "epochs": 2,
+    "local_momentum": 0.3,
+    "checkpointing": True,
+    "directions": 3,
+    "population": 4,
     "rounds": 1,
     "seed": 3,
     "initial": "model",
@@ -256,7 +261,15 @@ CHANGED = {
     "snapshot_every": 6,
     "out": "run",
 }
-BESIDE = {"mechanism": {"epsilon": 8.0}, "epsilon": {"mechanism": "gaussian"}}
+BESIDE = {
+    "mechanism": {"epsilon": 8.0},
+    "epsilon": {"mechanism": "gaussian"},
+    "epochs": {"algorithm": "fedavg"},
+    "local_momentum": {"algorithm": "fedavg"},
+    "checkpointing": {"algorithm": "fedavg"},
+    "directions": {"algorithm": "fedzo"},
+    "population": {"algorithm": "es"},
+}
 """What a setting can't be without."""
 
 

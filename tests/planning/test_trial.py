@@ -69,7 +69,8 @@ def test_what_is_wrong_comes_back_in_words() -> None:
         measured(read({"model": "nowhere:at_all"}), 1.0)
 
 
-def test_without_a_measurement_there_is_no_time() -> None:
+def test_without_a_measurement_there_is_no_time(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     experiment = read(QUICK)
     told = forecast(experiment, assemble(experiment), None)
     assert told.process is None

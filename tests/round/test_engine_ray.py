@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -126,8 +127,9 @@ class Mortal(Network):
         def until_death():
             for number, point in enumerate(points):
                 if number == 2 and (left := list(self.deaths.glob("death-*"))):
-                    left[0].unlink()
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    with contextlib.suppress(FileNotFoundError):  # another worker has died of it
+                        left[0].unlink()
+                        os.kill(os.getpid(), signal.SIGKILL)
                 yield point
 
         return super().losses(until_death(), batches)
