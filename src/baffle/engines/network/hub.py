@@ -49,6 +49,8 @@ SETTLE = 5.0
 """Seconds after its start for which the server waits for clients that may be on their way back."""
 _AROUND = 4096
 """Bytes around the slopes in a message, at most."""
+_PAUSE = 0.05
+"""Seconds after a secure sum's first attempt that is abandoned; twice as long after each further one."""
 _TOLD = 10.0
 """Seconds between two words about who is missing."""
 
@@ -219,10 +221,13 @@ class Hub:
                     gathering.next()
             return gathering.summed()
         except ReportError as error:
-            return convener.abandoned(gathering, error)
+            given_up = convener.abandoned(gathering, error)
         finally:
             with self._changed:
                 run.opening = None
+        # Whoever is left may be too few for good: then attempts come ever more rarely, and so do their records.
+        time.sleep(min(_PAUSE * 2 ** min(opening.plan.attempt, 16), self.deadline))
+        return given_up
 
     def _convenes(self, run: Served) -> Convener:
         if self.roster.authority is None:
