@@ -314,9 +314,11 @@ def serve(settings: dict[str, Any]) -> None:
 
 
 def join(settings: dict[str, Any]) -> None:
+    from baffle.engines.network.channel import Channel
     from baffle.engines.network.home import Home
     from baffle.engines.network.keyring import ClientKeys
     from baffle.engines.network.member import Equipment, Member
+    from baffle.engines.network.standing import Standing
     from baffle.engines.network.zenoh import ZenohClient
     from baffle.parameters import digest
 
@@ -335,22 +337,21 @@ def join(settings: dict[str, Any]) -> None:
     session = os.urandom(8)
     with Home(Path(settings["state"])) as home, ZenohClient(settings["place"], keys, session.hex()) as line:
         faulty = Faulty(line.ask, **settings.get("faults", {"seed": 0, "chance": 0.0}))
-        member = Member(
-            ask=faulty,
+        channel = Channel(
+            ask=Telling(faulty) if settings.get("told") else faulty,
             number=number,
-            certificate=keys.sign_certificate if keys else b"",
             sign=keys.signer.sign if keys else lambda _: b"",
-            masker=_masker(keys) if keys else None,
-            home=home,
-            equip=lambda _: Equipment(made.runtime, made.shares[number].indices.size, draw, own.private),
-            kernels=made.kernels,
             why=lambda: "" if line.connected else "the server is away",
-            save_seconds=settings.get("save", 0.0),
             patience=settings.get("patience", 20.0),
             session=session,
         )
-        if settings.get("told"):
-            member.ask = Telling(member.ask)
+        member = Member(
+            channel=channel,
+            standing=Standing(home=home, kernels=made.kernels, save_seconds=settings.get("save", 0.0)),
+            equip=lambda _: Equipment(made.runtime, made.shares[number].indices.size, draw, own.private),
+            certificate=keys.sign_certificate if keys else b"",
+            masker=_masker(keys) if keys else None,
+        )
         state = member.run()
         faulty.end()
         if state is not None:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from baffle.engines.network.channel import Channel
 from baffle.engines.network.dialogue import Kind
 from baffle.engines.network.home import Home
 from baffle.engines.network.hub import Hub
 from baffle.engines.network.loopback import Faults, Line
 from baffle.engines.network.member import Equipment, Member
 from baffle.engines.network.roster import Roster
+from baffle.engines.network.standing import Standing
 from baffle.keys import Key
 from baffle.parameters import digest
 from baffle.progress import Result
@@ -24,6 +26,8 @@ from baffle.simulation import Simulation
 
 KIND = Kind((4,), 3)
 KIND_TO_ALL = Faults()
+CHANNEL = {"ask", "sign", "patience"}
+"""Changes that are of a client's channel."""
 
 
 def hub_of(made: Simulation, **changes: Any) -> Hub:
@@ -50,20 +54,21 @@ class Machine:
         except BaseException as error:
             self.error = error
         finally:
-            self.member.home.close()
+            self.member.standing.home.close()
 
     def join(self, seconds: float = 20.0) -> None:
         self.thread.join(seconds)
         assert not self.thread.is_alive(), "the client goes on"
 
     def stop(self) -> None:
-        self.member.stopped.set()
+        self.member.channel.stopped.set()
         self.join()
 
     @property
     def digest(self) -> str:
-        assert self.member._state is not None
-        return digest(self.member._state.parameters)
+        state = self.member.standing.state
+        assert state is not None
+        return digest(state.parameters)
 
 
 @dataclass
@@ -84,16 +89,15 @@ class Net:
         client, indices = self.made.clients()[number], self.made.shares[number].indices
         equipment = Equipment(self.made.runtime, indices.size, client.draw, client.private)
         line = self.lines[number] = Line(self.receive, self.faults, Key.root(7).fold(number))
-        settings: dict[str, Any] = {
-            "ask": line.ask,
-            "number": number,
-            "home": changes.pop("home", None) or Home(self.folder / f"client-{number}"),
-            "equip": lambda _: equipment,
-            "kernels": self.made.kernels,
-            "patience": 0.3 if self.faults.lose else 20.0,
-            "save_seconds": 0.0,
-        }
-        return Member(**(settings | changes))
+        patience = 0.3 if self.faults.lose else 20.0
+        own = {"ask": line.ask, "patience": patience} | {name: changes.pop(name) for name in CHANNEL & set(changes)}
+        home = changes.pop("home", None) or Home(self.folder / f"client-{number}")
+        return Member(
+            channel=Channel(number=number, **own),
+            standing=Standing(home=home, kernels=self.made.kernels, save_seconds=0.0),
+            equip=lambda _: equipment,
+            **changes,
+        )
 
     def start(self, number: int, **changes: Any) -> Machine:
         machine = self.machines[number] = Machine(self.member(number, **changes))
@@ -132,5 +136,5 @@ def net(
             yield found
         finally:
             for machine in found.machines.values():
-                machine.member.stopped.set()
+                machine.member.channel.stopped.set()
             found.hub.close()

@@ -124,9 +124,9 @@ def test_a_client_that_dies_goes_on_where_it_was(tmp_path) -> None:
 def restart(federation, number: int) -> None:
     before = federation.machines[number]
     before.stop()
-    assert before.member._state.round >= 20
+    assert before.member.standing.state.round >= 20
     again = federation.start(number)
-    assert again.member.home.runs() != []
+    assert again.member.standing.home.runs() != []
 
 
 def test_a_server_that_dies_is_taken_up_by_another_and_its_clients_go_on(tmp_path) -> None:
@@ -134,7 +134,7 @@ def test_a_server_that_dies_is_taken_up_by_another_and_its_clients_go_on(tmp_pat
     local = made.run(30, out=tmp_path / "local")
     with net(made, tmp_path, park=0.3) as federation:
         for machine in federation.machines.values():
-            machine.member.patience = 1.0
+            machine.member.channel.patience = 1.0
         for rounds in (10, 20, 30):
             result = federation.serve(rounds, linger=0.0 if rounds < 30 else 10.0)
             if rounds < 30:
@@ -153,21 +153,29 @@ def reborn(federation, made):
     hub = hub_of(made, park=0.3)
     hub.__enter__()
     for number, machine in list(federation.machines.items()):
-        machine.member.stopped.set()
+        machine.member.channel.stopped.set()
         federation.hub = hub
         machine.join()
         federation.start(number, patience=1.0)
     return hub
 
 
+def fall_asleep(member, answered: int, seconds: float) -> None:
+    """Make a client slow after so many reports."""
+    awake = member.channel.ask
+
+    def ask(data: bytes, patience: float) -> bytes | None:
+        if member._answered == answered:
+            time.sleep(seconds)
+        return awake(data, patience)
+
+    member.channel.ask = ask
+
+
 def test_a_round_ends_at_its_deadline_without_the_client_that_sleeps(tmp_path, caplog) -> None:
     made = simulation()
     with net(made, tmp_path, deadline=0.6) as federation:
-        sleeper = federation.machines[2].member
-        awake = sleeper.ask
-        sleeper.ask = lambda data, seconds: (time.sleep(1.5) if sleeper._answered == 3 else None, awake(data, seconds))[
-            1
-        ]
+        fall_asleep(federation.machines[2].member, answered=3, seconds=1.5)
         result = federation.serve(12)
         assert result.rounds == 12
         assert federation.entry(2)["late"] >= 1
@@ -178,11 +186,7 @@ def test_a_round_ends_at_its_deadline_without_the_client_that_sleeps(tmp_path, c
 def test_a_round_without_quorum_is_tried_again_with_a_new_key(tmp_path) -> None:
     made = simulation(sizes=(12, 12), quorum=1.0)
     with net(made, tmp_path, deadline=0.5) as federation:
-        sleeper = federation.machines[1].member
-        awake = sleeper.ask
-        sleeper.ask = lambda data, seconds: (time.sleep(1.0) if sleeper._answered == 2 else None, awake(data, seconds))[
-            1
-        ]
+        fall_asleep(federation.machines[1].member, answered=2, seconds=1.0)
         federation.serve(5)
     reader = runs.Reader(tmp_path / "run/ledger")
     records = list(runs._records(reader))[1:]
@@ -196,16 +200,16 @@ def test_a_client_whose_link_breaks_is_not_waited_for_long(tmp_path, caplog) -> 
     made = simulation()
     with net(made, tmp_path) as federation:
         gone = federation.machines[2].member
-        awake = gone.ask
+        awake = gone.channel.ask
 
         def ask(data: bytes, seconds: float) -> bytes | None:
             if gone._answered == 3:
-                federation.hub.gone(gone.session.hex())
-                gone.stopped.wait(30)
+                federation.hub.gone(gone.channel.session.hex())
+                gone.channel.stopped.wait(30)
                 return None
             return awake(data, seconds)
 
-        gone.ask = ask
+        gone.channel.ask = ask
         began = time.monotonic()
         federation.serve(8, linger=0.0)
         assert time.monotonic() - began < 10
@@ -215,7 +219,7 @@ def test_a_client_whose_link_breaks_is_not_waited_for_long(tmp_path, caplog) -> 
 def test_a_state_that_is_not_the_servers_is_replaced_by_a_snapshot(tmp_path, caplog) -> None:
     made = simulation()
     with net(made, tmp_path) as federation:
-        thread = threading.Thread(target=lambda: (federation.until(20), spoil(federation.machines[0].member)))
+        thread = threading.Thread(target=lambda: (federation.until(20), spoil(federation.machines[0].member.standing)))
         thread.start()
         result = federation.serve(90)
         thread.join()
@@ -225,12 +229,12 @@ def test_a_state_that_is_not_the_servers_is_replaced_by_a_snapshot(tmp_path, cap
     assert "out of step with the server" in caplog.text
 
 
-def spoil(member) -> None:
+def spoil(standing) -> None:
     import dataclasses
 
     for _ in range(1000):
-        if member._state is not None:
-            member._state = dataclasses.replace(member._state, parameters=member._state.parameters + np.float32(1))
+        if standing.state is not None:
+            standing.state = dataclasses.replace(standing.state, parameters=standing.state.parameters + np.float32(1))
             return
         time.sleep(0.001)
 

@@ -37,10 +37,12 @@ def join(options: argparse.Namespace) -> None:
 
 
 def _join(options: argparse.Namespace) -> None:
+    from baffle.engines.network.channel import Channel
     from baffle.engines.network.diagnose import why
     from baffle.engines.network.home import Home
     from baffle.engines.network.keyring import ClientKeys
     from baffle.engines.network.member import Member
+    from baffle.engines.network.standing import Standing
     from baffle.engines.network.zenoh import ZenohClient
     from baffle.joining import equip
     from baffle.kernels import fastest
@@ -55,22 +57,23 @@ def _join(options: argparse.Namespace) -> None:
     with Home(options.state or Path(f"baffle-client-{number}")) as home:
         private = home.private()
         with ZenohClient(options.server, keys, session.hex()) as line:
-            member = Member(
+            channel = Channel(
                 ask=line.ask,
                 number=number,
-                certificate=b"" if keys is None else keys.sign_certificate,
                 sign=(lambda _: b"") if keys is None else keys.signer.sign,
-                masker=masker,
-                secure=options.secure_only,
-                home=home,
+                why=lambda: "" if line.connected else why(options.server, keys, datetime.now(UTC)),
+                session=session,
+            )
+            member = Member(
+                channel=channel,
+                standing=Standing(home=home, kernels=fastest(), save_seconds=options.save_every),
                 equip=lambda welcome: equip(
                     welcome, number, private, own, data=options.data, reproducible=options.reproducible
                 ),
-                kernels=fastest(),
-                why=lambda: "" if line.connected else why(options.server, keys, datetime.now(UTC)),
+                certificate=b"" if keys is None else keys.sign_certificate,
+                masker=masker,
+                secure=options.secure_only,
                 told=_Teller(),
-                save_seconds=options.save_every,
-                session=session,
             )
             log.info("joining %s as client %d", options.server, number)
             member.run()
