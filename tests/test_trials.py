@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from baffle.errors import SettingsError
-from baffle.experiment import read
+from baffle.experiment import FIELDS, read
 from baffle.trials import Job, jobs_of, labels, shared
 from baffle.trials.jobs import share
 from baffle.trials.process import LOG, Where, follow
@@ -40,6 +41,13 @@ def test_jobs_differ_by_seed_and_folder_alone(tmp_path) -> None:
     assert second.folder == tmp_path / "ours" / "seed-3"
     assert first.settings() | {"seed": 3, "out": str(second.folder)} == second.settings()
     assert first.state == "to do"
+
+
+@pytest.mark.parametrize("algorithm", get_args(get_args(FIELDS["algorithm"])[0]))
+def test_the_process_of_a_run_reads_the_experiment_that_it_is_sent(algorithm, tmp_path) -> None:
+    (job,) = jobs_of("one", read({"algorithm": algorithm, "clients": 4, "rounds": 3}), (7,), tmp_path)
+    sent = json.loads(json.dumps(job.settings()))
+    assert read(sent | {"out": ""}) == job.experiment
 
 
 def test_a_folder_that_was_begun_with_another_setting_is_refused(tmp_path) -> None:

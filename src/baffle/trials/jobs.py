@@ -38,8 +38,8 @@ class Job:
         return "begun" if (self.folder / "settings.toml").exists() else "to do"
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings in the types of TOML."""
-        return msgspec.to_builtins(self.experiment) | {"out": str(self.folder)}
+        """Return the settings that bear on the run, in the types of TOML."""
+        return self.experiment.told() | {"out": str(self.folder)}
 
 
 def share(folder: Path) -> None:
