@@ -292,7 +292,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def told(self) -> dict[str, Any]:
         """Return the settings that bear on the run, as `read` takes them."""
         own, values = self.baseline(), msgspec.to_builtins(self)
-        return {name: values[name] for name in presets.useful(own, _SECTIONS)} if own else values
+        names = presets.useful(own, _SECTIONS) if own else [name for name in values if name not in presets.OWN]
+        return {name: values[name] for name in names}
 
 
 _PLAIN = (

@@ -73,7 +73,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
     keys = None if options.insecure else ServerKeys.read(_keys(options.keys), datetime.now(UTC))
     refuse_unservable(options.listen, keys)
     simulation = _assembled(experiment, options.reproducible)
-    settings = msgspec.to_builtins(experiment) | {"out": str(out)}
+    settings = experiment.told() | {"out": str(out)}
     admitted = _numbers(options.admit)
     about = {
         "expected": [n for n in range(len(simulation.shares)) if admitted is None or n in admitted],
