@@ -77,10 +77,23 @@ def test_limits_decide_what_fits(plan) -> None:
         (("--measure", "nan"), "measure = nan: must be 0 or more"),
         (("--backward-batch", "-1"), "backward-batch = -1: must be 0 or more"),
         (("--forwards", "3"), "forwards = 3: on 8 samples a probe must give each of 2 block(s) 2 directions"),
+        (("--rounds", "0"), "rounds = 0: must be 1 or more"),
         (("--rate", "no"), "rate = 'no': must be a number"),
         (("nowhere.toml",), "experiment = 'nowhere.toml': can't be read: No such file or directory"),
     ],
-    ids=["unit", "no number", "not measured", "nothing", "time", "no time", "batch", "too few", "setting", "file"],
+    ids=[
+        "unit",
+        "no number",
+        "not measured",
+        "nothing",
+        "time",
+        "no time",
+        "batch",
+        "too few",
+        "no rounds",
+        "setting",
+        "file",
+    ],
 )
 def test_what_is_wrong_is_told_in_words(plan, arguments, words) -> None:
     told = plan(*arguments)

@@ -35,6 +35,7 @@ def plan(options: argparse.Namespace) -> None:
     checks.at_least("measure", options.measure, 0)
     checks.at_least("backward-batch", options.backward_batch, 0)
     experiment = read(read_toml(options.experiment) if options.experiment else {}, flags_of(options))
+    checks.at_least("rounds", experiment.rounds, 1)
     from baffle.assembly import simulation_of
     from baffle.planning import forecast, measured
 

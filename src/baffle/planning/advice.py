@@ -106,7 +106,8 @@ def _compared(found: Forecast, way: Way) -> str:
     own = found.ways[0]
     upload = (own.cosine or 0.0) ** 2 * way.upload.expected / own.upload.expected
     work, sent = _times(_work(found, way)), _times(upload)
-    return f"backpropagation comes as far with {work} the forward passes and {sent} the upload"
+    less = " (less with FedAvg's local steps)" if upload > 1 else ""
+    return f"backpropagation comes as far with {work} the forward passes and {sent} the upload{less}"
 
 
 def _times(ratio: float) -> str:
