@@ -46,7 +46,8 @@ FASTER = "comes as far with 1/133 of the forward passes and 100 times the upload
         (
             Limits(memory=70_000_000),
             "your clients can hold 70 MB, and backpropagation comes as far with 1/100 of the forward passes and 100 "
-            "times the upload (less with FedAvg's local steps): use FedSGD with gradient checkpointing wherever clients can run it.",
+            "times the upload (less with FedAvg's local steps): use FedSGD with gradient checkpointing wherever "
+            "clients can run it.",
         ),
         (
             Limits(memory=20_000_000, upload=500),
