@@ -126,7 +126,7 @@ class Service:
     def _new(self) -> Header:
         """Return the header of a run that begins now, with the clients that are there."""
         header = self.simulation.header()
-        least = self.least or sum(1 for n in range(header.federation.clients) if self.hub.roster.admits(n))
+        least = self.least or self.hub.roster.expected
         samples = self.hub.gathered(least)
         if self.reproducible:
             return header

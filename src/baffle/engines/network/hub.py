@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from baffle.engines.network.convener import DONE, Convener
+from baffle.engines.network.desk import Desk, send
 from baffle.engines.network.dialogue import (
     PARK,
     Bye,
@@ -22,7 +22,6 @@ from baffle.engines.network.dialogue import (
     Hello,
     Kind,
     Part,
-    Refused,
     Reply,
     Signed,
     Stranger,
@@ -33,13 +32,13 @@ from baffle.engines.network.dialogue import (
     opened,
     run_name,
 )
-from baffle.engines.network.roster import Entry, FinalRefusalError, Request, Roster
+from baffle.engines.network.roster import Entry, Request, Roster
 from baffle.engines.network.served import Opening, Served, seldom
 from baffle.engines.network.shelf import Shelf
 from baffle.engines.network.steps import Window, bitmap, step_of
-from baffle.errors import BaffleError, ReportError, SettingsError
+from baffle.errors import ReportError, SettingsError
 from baffle.header import Header
-from baffle.messages import Plan, Round, decode, encode, report_size
+from baffle.messages import Plan, Round, encode, report_size
 from baffle.parameters import Vector
 from baffle.server import Summed
 
@@ -61,7 +60,7 @@ log = logging.getLogger("baffle")
 class Hub:
     """An engine whose clients are processes of their own, on any machine.
 
-    `receive` takes requests from whatever carries them and never waits; a thread answers them. A round closes when all
+    `receive` takes requests from whatever carries them and never waits; the desk answers them. A round closes when all
     of its cohort have answered, at the deadline, or when those that have not are gone and do not come back.
     """
 
@@ -85,17 +84,23 @@ class Hub:
     _run: Served | None = None
     _convener: Convener | None = None
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
-    _inbox: queue.SimpleQueue[Request | str | None] = field(
-        default_factory=queue.SimpleQueue["Request | str | None"], repr=False
-    )
-    _thread: threading.Thread | None = None
+    _desk: Desk | None = None
+    _shown: float = 0.0
+    """When the status was shown last."""
     _started: float = field(default_factory=time.monotonic)
     _closed: deque[float] = field(default_factory=lambda: deque[float](maxlen=64))
     """When the latest rounds closed."""
 
     def __enter__(self) -> Hub:
-        self._thread = threading.Thread(target=self._serve, name="hub", daemon=True)
-        self._thread.start()
+        self._desk = Desk(
+            roster=self.roster,
+            reply=self._heard,
+            gone=self._went,
+            look=self._look,
+            until=self.until,
+            pause=self.park / 4,
+        )
+        self._desk.open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,26 +108,27 @@ class Hub:
 
     def close(self) -> None:
         """Stop answering."""
-        if self._thread is not None:
-            self._inbox.put(None)
-            self._thread.join()
-            self._thread = None
+        if self._desk is not None:
+            self._desk.close()
+            self._desk = None
 
     def receive(self, request: Request) -> None:
-        """Take a request, to be answered soon."""
-        self._inbox.put(request)
+        """Take a request, to be answered soon; one that comes to a closed hub is dropped."""
+        if (desk := self._desk) is not None:
+            desk.put(request)
 
     def gone(self, session: str) -> None:
         """Take note that the link of a client's process is down."""
-        self._inbox.put(session)
+        if (desk := self._desk) is not None:
+            desk.put(session)
 
     # What the run's loop calls.
 
     def gathered(self, least: int) -> dict[int, int]:
         """Return the samples of each client that is there, once they are `least` or more."""
         with self._changed:
-            self._wait(lambda: len(self._there()), least)
-            return {entry.number: entry.samples for entry in self._there()}
+            self._wait(lambda: len(self.roster.there()), least)
+            return {entry.number: entry.samples for entry in self.roster.there()}
 
     def open(self, header: Header, folder: Shelf, *, most_bytes: int) -> None:
         """Take up a run, whose earlier records are then shown to `closed`, from the first; `start` serves it.
@@ -141,10 +147,10 @@ class Hub:
         run = self._served()
         with self._changed:
             run.live = True
-            parked = [entry for entry in self._there() if entry.parked is not None]
+            parked = [entry for entry in self.roster.there() if entry.parked is not None]
             replies = [(e, self._unparked(e), run.begin(anew=False)) for e in parked if e.run != run.name]
             self._started = time.monotonic()
-        self._send(replies)
+        send(replies)
 
     def closed(self, record: Round) -> None:
         """Take note of a record that is in the ledger."""
@@ -167,12 +173,11 @@ class Hub:
     def present(self) -> Sequence[int] | None:
         """Return the clients that can be asked, ascending, once they are enough; None where that is all."""
         federation = self._served().header.federation
-        everyone = sum(1 for number in range(federation.clients) if self.roster.admits(number))
         with self._changed:
             settled = self._started + self.settle
-            self._wait(lambda: len(self._ready()), everyone, settled)
-            self._wait(lambda: len(self._ready()), federation.least)
-            ready = self._ready()
+            self._wait(lambda: len(self.roster.ready()), self.roster.expected, settled)
+            self._wait(lambda: len(self.roster.ready()), federation.least)
+            ready = self.roster.ready()
             return None if len(ready) == federation.clients else ready
 
     def gather(self, plan: Plan, parameters: Vector) -> list[bytes] | Summed:
@@ -201,7 +206,7 @@ class Hub:
             numbers = [number for number in opening.plan.cohort if number in self.roster.entries]
             waiting = [self.roster.entries[number] for number in numbers]
             replies = [(e, self._unparked(e), reply) for e in waiting if e.parked and (reply := run.next(e))]
-        self._send(replies)
+        send(replies)
         until = time.monotonic() + self.deadline
         with self._changed:
             while not self._settled(opening, until):
@@ -252,7 +257,7 @@ class Hub:
             run.finished = True
             parked = [entry for entry in self.roster.entries.values() if entry.parked is not None]
             replies = [(entry, self._unparked(entry), run.next(entry)) for entry in parked]
-        self._send(replies)
+        send(replies)
         until = time.monotonic() + linger
         with self._changed:
             while (now := time.monotonic()) < until and self._untold(now):
@@ -281,33 +286,28 @@ class Hub:
 
     # Waiting; `_changed` is held.
 
-    def _there(self) -> list[Entry]:
-        return [e for e in self.roster.entries.values() if e.session and e.samples and e.gone is None]
-
-    def _ready(self) -> list[int]:
-        return sorted(entry.number for entry in self._there() if entry.ready)
-
     def _wait(self, count: Callable[[], int], least: int, until: float = float("inf")) -> None:
         """Wait until enough clients are counted; say now and then who is missing."""
         told = time.monotonic()
         while count() < least and (now := time.monotonic()) < until:
             self._changed.wait(min(0.2, until - now))
             if time.monotonic() - told > _TOLD and count() < least:
-                told, busy = time.monotonic(), len(self._there()) - count()
+                told, busy = time.monotonic(), len(self.roster.there()) - count()
                 catching = f", {busy} are catching up" if busy else ""
-                log.warning("waiting for clients: %d of %d are ready%s%s", count(), least, catching, self._absent())
+                log.warning(
+                    "waiting for clients: %d of %d are ready%s%s",
+                    count(),
+                    least,
+                    catching,
+                    _named(self.roster.absent()),
+                )
 
     def _untold(self, now: float) -> bool:
         """Return whether some client may not have heard that the run is over."""
         told = sum(1 for entry in self.roster.entries.values() if entry.done)
         if now < self._started + self.settle:
-            return told < sum(1 for number in range(self.roster.clients) if self.roster.admits(number))
+            return told < self.roster.expected
         return told < sum(1 for entry in self.roster.entries.values() if entry.session)
-
-    def _absent(self) -> str:
-        there = {entry.number for entry in self._there()}
-        absent = [str(n) for n in range(self.roster.clients) if n not in there and self.roster.admits(n)]
-        return f"; missing: {', '.join(absent[:20])}{', ...' if len(absent) > 20 else ''}" if absent else ""
 
     def _settled(self, opening: Opening, until: float) -> bool:
         missing, now = opening.missing(), time.monotonic()
@@ -327,32 +327,15 @@ class Hub:
             )
             log.warning("client %d gave no answer to round %d: %s", number, opening.plan.round, why)
 
-    # The thread that answers.
+    # What the desk's thread calls.
 
-    def _serve(self) -> None:
-        shown = 0.0
-        while True:
-            try:
-                found = self._inbox.get(timeout=min(0.25, self.park / 4))
-            except queue.Empty:
-                found = ""
-            if found is None:
-                self._show()
-                return
-            if isinstance(found, str):
-                self._went(found)
-            else:
-                self._answer(found)
-            self._wake()
-            if time.monotonic() - shown >= 1.0:
-                shown = time.monotonic()
-                self._show()
-
-    def _show(self) -> None:
-        try:
-            self.told(self.status())
-        except Exception:  # the status is for people; a round must not depend on it
-            log.exception("the status could not be told")
+    def _heard(self, message: Signed, request: Request) -> tuple[Entry | None, Reply | None]:
+        with self._changed:
+            entry, reply = self._reply(message, request)
+            if entry is not None:
+                entry.up += len(request.payload)
+            self._changed.notify_all()
+            return entry, reply
 
     def _went(self, session: str) -> None:
         with self._changed:
@@ -363,59 +346,26 @@ class Hub:
                 log.info("client %d is away: its link is down", entry.number)
                 self._changed.notify_all()
 
+    def _look(self, closing: bool) -> None:
+        if not closing:
+            self._wake()
+        if closing or time.monotonic() - self._shown >= 1.0:
+            self._shown = time.monotonic()
+            self._show()
+
     def _wake(self) -> None:
         """Tell clients that have waited for long that there is nothing yet."""
         due = time.monotonic() - self.park
         with self._changed:
             parked = [e for e in self.roster.entries.values() if e.parked is not None and e.since < due]
             replies = [(entry, self._unparked(entry), Wait()) for entry in parked]
-        self._send(replies)
+        send(replies)
 
-    def _answer(self, request: Request) -> None:
-        entry: Entry | None = None
-        message: Signed | None = None
+    def _show(self) -> None:
         try:
-            message = decode(request.payload, Signed)
-            self._refuse_expired()
-            with self._changed:
-                entry, reply = self._reply(message, request)
-                if entry is not None:
-                    entry.up += len(request.payload)
-                self._changed.notify_all()
-        except BaffleError as error:
-            self._refuse(message, str(error))
-            reply = Refused(str(error), isinstance(error, FinalRefusalError))
-        except Exception:  # whatever a stranger sends must not end the service
-            log.exception("a message could not be handled")
-            reply = Refused("the server could not handle this message; its log says why", False)
-        if reply is not None:
-            self._send([(entry, request, reply)])
-
-    def _refuse_expired(self) -> None:
-        if self.until is not None and datetime.now(UTC) > self.until:
-            raise ReportError(
-                f"the server's certificate expired on {self.until:%Y-%m-%d %H:%M} UTC: it needs a new one"
-            )
-
-    def _refuse(self, message: Signed | None, reason: str) -> None:
-        """Count a message that is refused, and tell of it, more rarely the more there are."""
-        entry = self.roster.entries.get(message.client) if message is not None else None
-        if entry is None:
-            self.roster.strangers += 1
-            count, name = self.roster.strangers, "a stranger" if message is None else f"client {message.client}"
-        else:
-            entry.refuse(reason)
-            count, name = entry.refused, f"client {entry.number}"
-        if seldom(count):
-            log.warning("a message that says it is of %s is refused (%d so far): %s", name, count, reason)
-
-    def _send(self, replies: Sequence[tuple[Entry | None, Request | None, Reply | None]]) -> None:
-        for entry, request, reply in replies:
-            if request is not None and reply is not None:
-                data = encode(reply)
-                if entry is not None:
-                    entry.down += len(data)
-                request.reply(data)
+            self.told(self.status())
+        except Exception:  # the status is for people; a round must not depend on it
+            log.exception("the status could not be told")
 
     # What each is told; `_changed` is held.
 
@@ -469,3 +419,8 @@ class Hub:
         if self._run is None:
             raise ReportError("the run has not begun")
         return self._run
+
+
+def _named(absent: Sequence[int]) -> str:
+    told = ", ".join(map(str, absent[:20]))
+    return f"; missing: {told}{', ...' if len(absent) > 20 else ''}" if absent else ""

@@ -158,6 +158,24 @@ class Roster:
         """Return whether the client of that number may join."""
         return 0 <= number < self.clients and (self.admitted is None or number in self.admitted)
 
+    @property
+    def expected(self) -> int:
+        """How many clients may join."""
+        return sum(1 for number in range(self.clients) if self.admits(number))
+
+    def there(self) -> list[Entry]:
+        """Return the clients that have joined and are linked."""
+        return [entry for entry in self.entries.values() if entry.session and entry.samples and entry.gone is None]
+
+    def ready(self) -> list[int]:
+        """Return the numbers of those that wait to be called, ascending."""
+        return sorted(entry.number for entry in self.there() if entry.ready)
+
+    def absent(self) -> list[int]:
+        """Return the numbers of those that may join and are not there, ascending."""
+        there = {entry.number for entry in self.there()}
+        return [number for number in range(self.clients) if number not in there and self.admits(number)]
+
     def hello(self, message: Signed, hello: Hello, now: datetime) -> tuple[Entry, bytes]:
         """Return the client that says hello and, unless it has proved to be fresh, a challenge for it to say back.
 
