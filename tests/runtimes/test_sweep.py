@@ -373,6 +373,17 @@ def test_what_can_not_be_vectorised_is_said_once_by_many_threads(caplog) -> None
     assert len(told(caplog)) == 1
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_group_normalisation_of_channels_last_images_is_evaluated_for_many_probes_at_a_time(affine, caplog) -> None:
+    body = nn.Sequential(
+        nn.Conv2d(2, 8, 1, bias=False), nn.GroupNorm(2, 8, affine=affine), nn.Flatten(), nn.Linear(8 * 16, CLASSES)
+    )
+    runtime = runtime_of(body, channels_last=True)
+    blocks = probes_of(runtime, spans_of(runtime.layout, "layers"), budget=9)
+    assert_plain(runtime, blocks, batches_of((2, 4, 4), (4, 2)))
+    assert not told(caplog)
+
+
 def test_a_failure_of_vmap_changes_no_loss(caplog, monkeypatch) -> None:
     runtime, batches = runtime_of(mlp(5, CLASSES, (6, 4)), threads=2), batches_of((5,), (4, 2))
     blocks = probes_of(runtime, spans_of(runtime.layout, "layers"), budget=6)

@@ -21,6 +21,8 @@ from baffle.runtimes.work import LOSS, MOVED
 
 _PLAIN_POOL: Any = functional.max_pool2d
 _POOLS = (functional.max_pool2d, torch.max_pool2d, torch.ops.aten.max_pool2d.default)
+_PLAIN_NORM: Any = functional.group_norm
+_GROUP_NORMS = (functional.group_norm, torch.group_norm, torch.ops.aten.group_norm.default)
 _CONVOLUTIONS = (functional.conv2d, torch.ops.aten.conv2d.default)
 
 
@@ -335,8 +337,29 @@ def _compiled(
 
 
 def _faster(node: fx.Node) -> Any:
-    """Return a function that does what a node does, with the same bits, in less time where one is known."""
+    """Return a function that does what a node does, in less time or for several probes at once where one is known."""
+    if node.target in _GROUP_NORMS:
+        return _group_norm
     return _max_pool if node.target in _POOLS else node.target
+
+
+def _group_norm(
+    input: Tensor,  # noqa: A002 (called by this name)
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """Return group normalisation, of several probes' channels-last numbers too.
+
+    PyTorch asks how numbers lie, and can't under vmap unless they lie in the usual order.
+    """
+    del cudnn_enabled
+    try:
+        return _PLAIN_NORM(input, num_groups, weight, bias, eps)
+    except RuntimeError:
+        return _PLAIN_NORM(input.contiguous(), num_groups, weight, bias, eps)
 
 
 def _max_pool(
