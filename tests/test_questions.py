@@ -67,7 +67,11 @@ def test_a_run_of_other_settings_has_another_folder(answers) -> None:
 def test_a_record_is_kept_beside_others_and_loses_what_had_other_settings(answers, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(answers.kept, "RESULTS", tmp_path / "questions.json")
     monkeypatch.setattr(answers.kept, "RUNS", tmp_path)
-    for question, settings, seed in (("10", {}, 0), ("2", {}, 0), ("2", {}, 1), ("9", {}, 0), ("9", {"rate": 1.0}, 1)):
+    wide = {"hidden": (4, 3)}
+    for question, settings, seed in (
+        *(("10", {}, 0), ("2", wide, 0), ("2", wide, 1)),
+        *(("9", {}, 0), ("9", {"rate": 1.0}, 1)),
+    ):
         answers.kept.keep_run(question, "row", settings, seed, RUN)
     record = answers.kept.found()
     assert list(record) == ["2", "9", "10"]

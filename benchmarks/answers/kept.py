@@ -59,11 +59,12 @@ def keep(question: str, **parts: Any) -> None:
 
 def keep_run(question: str, label: str, settings: Mapping[str, Any], seed: int, run: Columns) -> None:
     """Put a curve on record; those of other settings under the same label are no longer there."""
+    settings = json.loads(json.dumps(dict(settings)))  # as they are read from the file
     with changing() as record:
         answer = record.get(question, {})
         rows = answer.get("rows", {})
         before = rows.get(label, {}).get("runs", {}) if rows.get(label, {}).get("settings") == settings else {}
-        rows[label] = {"settings": dict(settings), "runs": before | {str(seed): run}}
+        rows[label] = {"settings": settings, "runs": before | {str(seed): run}}
         record[question] = answer | {"machine": describe(), "rows": rows}
 
 

@@ -22,13 +22,16 @@ def reached(run: Run, target: float, axis: str) -> float | None:
     return to_target(rows_of(run), target, axis)
 
 
-def at(run: Run, axis: str, amount: float, height: str = "accuracy") -> float | None:
-    """Return the accuracy at `amount` of `axis`, between evaluations on a line; None past the run's end."""
+def at(run: Run, axis: str, amount: float, height: str = "accuracy", within: float = 0.0) -> float | None:
+    """Return the accuracy at `amount` of `axis`, between evaluations on a line.
+
+    None past the run's end, or the last accuracy if the run ends a share `within` before.
+    """
     for before, after in pairwise(rows_of(run)):
         if before[axis] <= amount <= after[axis]:
             share = (amount - before[axis]) / (after[axis] - before[axis])
             return before[height] + share * (after[height] - before[height])
-    return None
+    return run[height][-1] if amount * (1 - within) <= run[axis][-1] < amount else None
 
 
 def runs_of(row: Mapping[str, Any]) -> list[Run]:

@@ -26,7 +26,8 @@ def filled(page: str, record: Record) -> str:
     """Return the page with the tables of what is on record between its marks."""
 
     def made(number: str) -> str:
-        return MAKERS[number](record) if number in record else f"*Not run: `python benchmarks/questions.py {number}`.*"
+        there = number.removesuffix("-wrn") in record
+        return MAKERS[number](record) if there else f"*Not run: `python benchmarks/questions.py {number}`.*"
 
     return PLACE.sub(lambda place: f"{place[1]}\n{made(place[2])}\n\n{place[3]}", page)
 
@@ -46,22 +47,45 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def mnist(record: Record) -> str:
-    """Question 1: after equal rounds, and after equal forwards."""
-    rounds, forwards = (20, 40, 60), (76_800, 190_000)
+def lenet(record: Record) -> str:
+    """Question 1 on LeNet: after equal rounds, and after equal forwards."""
+    rows = {label: row for label, row in on_mnist(record).items() if label.startswith("LeNet")}
+    return at_marks(rows, (20, 40, 60), (76_800, 190_000))
+
+
+def wide_resnet(record: Record) -> str:
+    """Question 1 on WRN-10-2."""
+    rows = {label: row for label, row in answered(record, "1").items() if label.startswith("WRN")}
+    return at_marks(rows, (6, 15, 30), (96_000,))
+
+
+def at_marks(found: Record, rounds: Sequence[int], forwards: Sequence[int]) -> str:
+    """Return a table of accuracies after so many rounds, and after so many forwards."""
     rows = []
-    for label, row in on_mnist(record).items():
-        found = [[at(run, "round", mark) for run in runs_of(row)] for mark in rounds]
-        found += [[at(run, "forward_equivalents", mark) for run in runs_of(row)] for mark in forwards]
-        cost = runs_of(row)[0]["forward_equivalents"][-1] / runs_of(row)[0]["round"][-1]
-        rows.append([label, f"{cost:,.0f}", *(percent(some) if None not in some else "" for some in found)])
+    for label, row in found.items():
+        runs = runs_of(row)
+        cells = [[at(run, "round", mark) for run in runs] for mark in rounds]
+        cells += [[at(run, "forward_equivalents", mark, within=0.02) for run in runs] for mark in forwards]
+        cost = runs[0]["forward_equivalents"][-1] / runs[0]["round"][-1]
+        told = (percent(some) if None not in some else "" for some in cells)
+        rows.append([label, str(len(runs)), f"{cost:,.0f}", *told])
     head = [
-        "run",
-        "forwards a round",
+        *("run", "seeds", "forwards a round"),
         *(f"round {mark}" for mark in rounds),
         *(f"{mark:,} forwards" for mark in forwards),
     ]
     return table(head, rows)
+
+
+def rates(record: Record) -> str:
+    """Which rate each method has: rounds to two targets, and the end."""
+    rows = []
+    for label, row in answered(record, "rates").items():
+        method, _, rate = label.rpartition(", ")
+        (run,) = runs_of(row)
+        needed = [reached(run, target, "round") for target in TARGETS[1:]]
+        rows.append([method, rate, *("" if each is None else f"{each:.1f}" for each in needed), percent(ends(row))])
+    return table(["method", "rate", *(f"rounds to {target:.0%}" for target in TARGETS[1:]), "the end"], rows)
 
 
 def shared_out(record: Record) -> str:
@@ -225,7 +249,8 @@ def error(record: Record) -> str:
 
 
 MAKERS: dict[str, Callable[[Record], str]] = {
-    "1": mnist,
+    "1": lenet,
+    "1-wrn": wide_resnet,
     "1-digits": shared_out,
     "2": guidelines,
     "3": lambda record: ended(record, "3", "asked in a round"),
@@ -237,6 +262,7 @@ MAKERS: dict[str, Callable[[Record], str]] = {
     "8-mnist": lambda record: costs(record, "MNIST", mnist_curves(record)),
     "9": groups,
     "10": error,
+    "rates": rates,
     "long": long,
     "11": lambda record: ended(record, "11", "where the data are"),
 }
