@@ -45,7 +45,7 @@ def test_plan_of_a_run_is_what_its_summary_says(plan, train) -> None:
     assert found["run"]["upload"]["expected"] == summary["upload_bytes"]
     assert found["run"]["download"]["expected"] == summary["download_bytes"]
     assert found["run"]["ledger"]["expected"] == Path("run/ledger").stat().st_size
-    assert found["process"]["tried"] == 3
+    assert 2 <= found["process"]["tried"] <= 20
     assert found["advice"]
 
 

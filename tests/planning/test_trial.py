@@ -30,7 +30,8 @@ def tried(seconds: float, **settings):
 @pytest.mark.parametrize("settings", [{}, {"groups": 4}], ids=["shared", "own directions"])
 def test_first_rounds_are_the_runs(settings, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found, told, experiment = tried(60.0, **settings)
+    monkeypatch.setattr("baffle.planning.trial.LEAST", 0.0)
+    found, told, experiment = tried(10.0, **settings)
     assert found.rounds == 3
     assert [*tmp_path.iterdir()] == []
     result = assemble(experiment).run(30)
@@ -41,6 +42,14 @@ def test_first_rounds_are_the_runs(settings, tmp_path, monkeypatch) -> None:
     assert all(part.cosine <= 1 for part in told.parts)
     assert sum(part.share for part in told.parts) == pytest.approx(1)
     assert min(found.apart) >= 1
+
+
+def test_short_rounds_are_tried_for_longer(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("baffle.planning.trial.LEAST", 1e6)
+    found, told, experiment = tried(10.0)
+    assert found.rounds == 30
+    assert told.run.upload.expected == assemble(experiment).run(30).upload_bytes
 
 
 def test_where_rounds_take_too_long_a_part_of_one_is_timed() -> None:
@@ -54,9 +63,9 @@ def test_where_rounds_take_too_long_a_part_of_one_is_timed() -> None:
 
 def test_a_process_of_its_own_finds_the_same_slopes(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    experiment = read(QUICK | {"rounds": 10})
-    found = measured(experiment, 60.0)
-    again = trial(Request(msgspec.to_builtins(experiment), 60.0, time.time(), 0))
+    experiment = read(QUICK | {"rounds": 3})
+    found = measured(experiment, 10.0)
+    again = trial(Request(msgspec.to_builtins(experiment), 10.0, time.time(), 0))
     assert (found.budgets, found.squares) == (again.budgets, again.squares)
     assert found.peak_memory > 10_000_000
     assert {*found.passes} == {"inference", "backward", "checkpointed"}

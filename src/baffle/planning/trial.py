@@ -38,7 +38,9 @@ from baffle.server import State
 from baffle.simulation import Simulation
 
 SHARE = 10
-"""At most one of so many rounds of the run is tried."""
+"""One of so many rounds of the run is tried, and more until they have taken `LEAST`, if there is time."""
+LEAST = 2.0
+"""Seconds of rounds that their time is told from, if the run has as many: shorter ones say little."""
 _FEWEST = 3
 """Rounds that are tried at least, if there is time."""
 _THIN = 0.02
@@ -108,20 +110,21 @@ def _estimate(simulation: Simulation, plan: Plan, state: State, seconds: float) 
 
 def _play(simulation: Simulation, header: Header, rounds: int, seconds: float, out: Path) -> dict[str, Any]:
     """Run the first rounds into a folder that goes away."""
-    most = min(rounds, max(_FEWEST, math.ceil(rounds / SHARE)))
+    enough = max(_FEWEST, math.ceil(rounds / SHARE))
     times: list[Time] = []
     measured: list[bool] = []
 
     def watch(progress: Progress) -> None:
         times.append(Time.now())
         measured.append(progress.loss is not None)
-        if progress.seconds > seconds and progress.round >= 1:
+        late = progress.round >= enough and progress.seconds >= LEAST
+        if late or (progress.seconds > seconds and progress.round >= 1):
             raise _Enough
 
     with tempfile.TemporaryDirectory(prefix=".baffle-plan-", dir=_writable(out)) as folder:
         begun = Time.now()
         with suppress(_Enough):
-            simulation.run(most, out=Path(folder) / "run", progress=watch)
+            simulation.run(rounds, out=Path(folder) / "run", progress=watch)
         evaluation = _evaluation(simulation, header)
         reader = Reader(Path(folder) / "run" / runs.LEDGER)
         records = [decode(payload, Round) for number, payload in enumerate(reader) if number]
