@@ -183,7 +183,7 @@ def bytes_on_mnist() -> dict[str, Settings]:
 
 
 def rates() -> dict[str, Settings]:
-    """Rates of every method on both data, of which each has the one that needs the fewest rounds to 90 %."""
+    """Rates of every method on both data, of which a baseline has the one with the fewest rounds to 95 %."""
     fedavg, few = FEDAVG | {"evaluate_every": 1}, {"local_steps": 100, "rounds": 15}
     lenet = MNIST | {"rounds": 100, "evaluate_every": 5}
     grids: dict[str, tuple[Settings, str, tuple[float, ...]]] = {
