@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from baffle.engines.network.roster import Roster
 from baffle.engines.network.standing import Standing
 from baffle.keys import Key
 from baffle.parameters import digest
-from baffle.progress import Result
+from baffle.progress import Progress, Result
 from baffle.serving import Service
 from baffle.simulation import Simulation
 
@@ -107,17 +107,30 @@ class Net:
         settings = {"out": self.folder / "run", "reproducible": True, "least": len(self.made.shares), "linger": 10.0}
         return Service(simulation=self.made, hub=self.hub, **(settings | changes))
 
-    def serve(self, rounds: int, **changes: Any) -> Result:
-        return self.service(**changes).run(rounds, settings={"name": "test"})
+    def serve(self, rounds: int, *, progress: Callable[[Progress], None] = lambda _: None, **changes: Any) -> Result:
+        return self.service(**changes).run(rounds, settings={"name": "test"}, progress=progress)
 
     def entry(self, number: int) -> dict[str, Any]:
         return next(row for row in self.hub.status()["clients"] if row["client"] == number)
 
-    def until(self, version: int, seconds: float = 20.0) -> None:
-        """Wait until a round is done."""
+    def meanwhile(self, first: int, last: int, act: Callable[[], None]) -> Callable[[Progress], None]:
+        """Return what does something between two rounds, beside the rounds; round `last` waits for its end."""
+        thread = threading.Thread(target=act)
+
+        def watch(where: Progress) -> None:
+            if where.round == first:
+                thread.start()
+            elif where.round == last:
+                thread.join(20.0)
+                assert not thread.is_alive(), "what goes on meanwhile has no end"
+
+        return watch
+
+    def joined(self, number: int, times: int = 1, seconds: float = 20.0) -> None:
+        """Wait until a client has joined so many times."""
         end = time.monotonic() + seconds
-        while self.hub.status()["round"] < version:
-            assert time.monotonic() < end, f"round {version} does not come"
+        while not any(row["client"] == number and row["joined"] >= times for row in self.hub.status()["clients"]):
+            assert time.monotonic() < end, f"client {number} does not join"
             time.sleep(0.002)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import dataclasses
 import time
 
 import msgspec
@@ -76,18 +76,6 @@ def test_a_run_whose_first_weights_come_with_the_model_begins_with_a_snapshot(tm
             assert machine.digest == result.digest
 
 
-def late(federation, number: int, version: int):
-    """Start a client once a round is done, while the rounds go on."""
-
-    def begin() -> None:
-        federation.until(version)
-        federation.start(number)
-
-    thread = threading.Thread(target=begin)
-    thread.start()
-    return thread
-
-
 @pytest.mark.parametrize(("replay", "fetched"), [(1 << 20, False), (0, True)], ids=["replay", "snapshot"])
 def test_a_client_that_joins_late_catches_up(replay, fetched, tmp_path, caplog) -> None:
     caplog.set_level("INFO", "baffle")
@@ -95,9 +83,8 @@ def test_a_client_that_joins_late_catches_up(replay, fetched, tmp_path, caplog) 
     with net(made, tmp_path, start=False, settle=0.2) as federation:
         federation.start(0)
         federation.start(1)
-        thread = late(federation, 2, 15)
-        result = federation.serve(150, least=2, replay=replay)
-        thread.join()
+        late = federation.meanwhile(15, 60, lambda: (federation.start(2), federation.joined(2)))
+        result = federation.serve(70, least=2, replay=replay, progress=late)
         for machine in federation.machines.values():
             machine.join()
             assert machine.error is None
@@ -111,10 +98,7 @@ def test_a_client_that_joins_late_catches_up(replay, fetched, tmp_path, caplog) 
 def test_a_client_that_dies_goes_on_where_it_was(tmp_path) -> None:
     made = simulation(quorum=0.3)
     with net(made, tmp_path) as federation:
-        thread = threading.Thread(target=lambda: (federation.until(20), restart(federation, 1)))
-        thread.start()
-        result = federation.serve(90)
-        thread.join()
+        result = federation.serve(70, progress=federation.meanwhile(20, 60, lambda: restart(federation, 1)))
         for machine in federation.machines.values():
             machine.join()
             assert machine.digest == result.digest
@@ -127,6 +111,7 @@ def restart(federation, number: int) -> None:
     assert before.member.standing.state.round >= 20
     again = federation.start(number)
     assert again.member.standing.home.runs() != []
+    federation.joined(number, 2)
 
 
 def test_a_server_that_dies_is_taken_up_by_another_and_its_clients_go_on(tmp_path) -> None:
@@ -219,24 +204,26 @@ def test_a_client_whose_link_breaks_is_not_waited_for_long(tmp_path, caplog) -> 
 def test_a_state_that_is_not_the_servers_is_replaced_by_a_snapshot(tmp_path, caplog) -> None:
     made = simulation()
     with net(made, tmp_path) as federation:
-        thread = threading.Thread(target=lambda: (federation.until(20), spoil(federation.machines[0].member.standing)))
-        thread.start()
-        result = federation.serve(90)
-        thread.join()
         machine = federation.machines[0]
+        spoil(machine.member, answered=20)
+        result = federation.serve(30)
         machine.join()
         assert machine.digest == result.digest
     assert "out of step with the server" in caplog.text
 
 
-def spoil(standing) -> None:
-    import dataclasses
+def spoil(member, answered: int) -> None:
+    """Change a client's model after so many reports, between two of its questions."""
+    asked, spoilt = member.channel.ask, []
 
-    for _ in range(1000):
-        if standing.state is not None:
+    def ask(data: bytes, patience: float) -> bytes | None:
+        standing = member.standing
+        if member._answered == answered and not spoilt:
+            spoilt.append(standing.state)
             standing.state = dataclasses.replace(standing.state, parameters=standing.state.parameters + np.float32(1))
-            return
-        time.sleep(0.001)
+        return asked(data, patience)
+
+    member.channel.ask = ask
 
 
 def test_a_client_that_is_ahead_of_a_server_restored_from_a_backup_comes_back(tmp_path) -> None:

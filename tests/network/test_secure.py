@@ -176,11 +176,9 @@ def test_a_client_that_comes_again_is_in_a_new_epoch_and_the_run_goes_on(tmp_pat
         def again() -> None:
             found.machines[1].thread.join(20)
             found.start(1, **keyed(1))
+            found.joined(1, 2)
 
-        thread = threading.Thread(target=again)
-        thread.start()
-        result = found.serve(20)
-        thread.join()
+        result = found.serve(20, progress=found.meanwhile(4, 15, again))
         ended(found, result.digest)
         assert found.entry(1)["joined"] == 2
     told = records(tmp_path / "run")
