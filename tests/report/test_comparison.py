@@ -57,11 +57,12 @@ def point(done: int, accuracy: float) -> Point:
 def test_a_target_between_two_evaluations_is_interpolated() -> None:
     found = reached([point(0, 0.1), point(20, 0.5), point(40, 0.9)], 0.6)
     assert found is not None
-    assert found.round == pytest.approx(25)
-    assert found.forward_equivalents == pytest.approx(250)
-    assert found.upload_bytes == pytest.approx(75)
-    assert found.download_bytes == pytest.approx(175)
-    assert found.seconds == pytest.approx(12.5)
+    assert found.at.round == pytest.approx(25)
+    assert found.at.forward_equivalents == pytest.approx(250)
+    assert found.at.upload_bytes == pytest.approx(75)
+    assert found.at.download_bytes == pytest.approx(175)
+    assert found.at.seconds == pytest.approx(12.5)
+    assert (found.before.round, found.after.round) == (20, 40)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_target_between_two_evaluations_is_interpolated() -> None:
 )
 def test_when_a_target_is_reached(accuracies, target, expected) -> None:
     found = reached([point(20 * i, accuracy) for i, accuracy in enumerate(accuracies)], target)
-    assert (None if found is None else found.round) == (None if expected is None else pytest.approx(expected))
+    assert (None if found is None else found.at.round) == (None if expected is None else pytest.approx(expected))
 
 
 def test_a_target_is_a_mean_over_the_seeds_that_reached_it(make_run) -> None:
@@ -129,6 +130,26 @@ def test_seeds_that_overlap_are_said_to(make_run) -> None:
         "b has the highest accuracy at the end: 82.50% (80.00% to 85.00%); "
         "next a, 70.00% (50.00% to 90.00%); the seeds overlap.",
     )
+
+
+def test_evaluations_too_far_apart_to_tell_an_order_are_said_to_be(make_run) -> None:
+    """Both have 50 % within the first ten rounds, a after half of them by the line, b at their end."""
+    first, second = entry(make_run, "a", [curve(0.1, 0.9)]), entry(make_run, "b", [curve(0.1, 0.5)])
+    told = verdict(Comparison((first, second), (0.5,)))
+    assert "fewest rounds (5; next b, 10)" in told[0]
+    unsure = "rounds, forwards, upload, download and time at 50 %."
+    assert told[1] == f"Evaluations lie too far apart to be sure of the best two in {unsure}"
+    rough = "reaches 50 % somewhere between its evaluations after 0 and 10 rounds: `--evaluate-every` with fewer rounds"
+    assert told[2:4] == (f"a {rough} tells where.", f"b {rough} tells where.")
+
+
+def test_an_order_that_evaluations_prove_is_not_doubted(make_run) -> None:
+    first, second = entry(make_run, "a", [curve(0.1, 0.5, 0.9)]), entry(make_run, "b", [curve(0.1, 0.2, 0.5)])
+    told = " ".join(verdict(Comparison((first, second), (0.5,))))
+    assert "fewest rounds (10; next b, 20)" in told
+    assert "too far apart" not in told
+    assert "b reaches 50 % somewhere" not in told
+    assert "a reaches 50 % somewhere between its evaluations after 0 and 10 rounds" in told
 
 
 def test_what_is_not_reached_is_said_with_how_far_the_run_went(make_run) -> None:
@@ -185,6 +206,8 @@ def test_json_and_csv_have_the_numbers(make_run) -> None:
     assert found["to_target"][0]["rounds"]["mean"] == pytest.approx(15)
     assert (found["to_target"][1]["reached"], found["to_target"][1]["of"]) == (0, 3)
     assert found["to_target"][1]["rounds"]["mean"] is None
+    assert found["runs"][0]["to_target"][0]["between"] == [0, 10]
+    assert found["runs"][0]["to_target"][1]["between"] is None
     assert found["runs"][0]["to_target"][1]["seconds"] is None
     (line,) = csv.DictReader(io.StringIO(as_csv(comparison)))
     assert (line["experiment"], line["seeds"], line["failed"], line["reached_0.5"]) == ("a", "3", "1", "2")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
-from baffle.report.comparison.spread import Spread
-from baffle.report.comparison.targets import ROUND_FIGURES, reached
+from baffle.report.comparison.spread import Spread, mean
+from baffle.report.comparison.targets import ROUND_FIGURES, Crossing, reached
 from baffle.report.quantities import Quantity, count, duration, percent, size
 from baffle.report.records import Point, Summary
 from baffle.report.runs import Run
@@ -85,10 +85,10 @@ class Entry:
         """Return a quantity of the runs that finished."""
         return Spread(tuple(measure.at_end(run.outcome) for run in self.runs))
 
-    def reached(self, target: float) -> tuple[Point, ...]:
+    def reached(self, target: float) -> tuple[Crossing, ...]:
         """Return where the runs that reached an accuracy did so."""
-        points = (reached(run.points, target) for run in self.runs)
-        return tuple(point for point in points if point is not None)
+        found = (reached(run.points, target) for run in self.runs)
+        return tuple(crossing for crossing in found if crossing is not None)
 
     def always_reached(self, target: float) -> bool:
         """Return whether each trial reached an accuracy; one that failed did not."""
@@ -96,7 +96,12 @@ class Entry:
 
     def to_reach(self, target: float, measure: Measure) -> Spread:
         """Return what an accuracy cost the runs that reached it."""
-        return Spread(tuple(measure.at(point) for point in self.reached(target)))
+        return Spread(tuple(measure.at(crossing.at) for crossing in self.reached(target)))
+
+    def bounds(self, target: float, measure: Measure) -> tuple[float, float]:
+        """Return the least and the most that it can have cost them on average, by the evaluations before and after."""
+        found = self.reached(target)
+        return mean([measure.at(each.before) for each in found]), mean([measure.at(each.after) for each in found])
 
 
 @dataclass(frozen=True, slots=True)

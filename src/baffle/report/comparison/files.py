@@ -57,8 +57,9 @@ def _run(seed: str, run: Run, targets: tuple[float, ...]) -> dict[str, Any]:
         "digest": run.outcome.digest,
         **{measure.key: _known(measure.at_end(run.outcome)) for measure in AT_END},
         "to_target": [
-            {"accuracy": target} | {m.key: None if point is None else _known(m.at(point)) for m in COSTS}
-            for target, point in found
+            {"accuracy": target, "between": None if crossing is None else [crossing.before.round, crossing.after.round]}
+            | {m.key: None if crossing is None else _known(m.at(crossing.at)) for m in COSTS}
+            for target, crossing in found
         ],
     }
 

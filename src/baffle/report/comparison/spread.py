@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from baffle.report.quantities import Quantity
 from baffle.report.records import UNKNOWN
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean; NaN of none."""
+    return statistics.fmean(values) if values else UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +24,15 @@ class Spread:
     @property
     def mean(self) -> float:
         """Their mean."""
-        return statistics.fmean(self.values) if self.values else UNKNOWN
+        return mean(self.values)
 
     @property
     def deviation(self) -> float:
         """The sample standard deviation, √(Σ(x − x̄)² / (n − 1)); NaN for fewer than two values."""
         if len(self.values) < 2:
             return UNKNOWN
-        mean = self.mean
-        return (sum((value - mean) ** 2 for value in self.values) / (len(self.values) - 1)) ** 0.5
+        middle = self.mean
+        return (sum((value - middle) ** 2 for value in self.values) / (len(self.values) - 1)) ** 0.5
 
     @property
     def low(self) -> float:
@@ -53,5 +58,5 @@ class Spread:
 
     def text(self, show: Callable[[float], Quantity]) -> str:
         """Return mean and spread in a line."""
-        mean, about = show(self.mean).text, self.about(show)
-        return f"{mean} ({about})" if len(self.values) == 2 and about else f"{mean} {about}".strip()
+        middle, about = show(self.mean).text, self.about(show)
+        return f"{middle} ({about})" if len(self.values) == 2 and about else f"{middle} {about}".strip()

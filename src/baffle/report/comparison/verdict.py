@@ -12,7 +12,8 @@ def verdict(comparison: Comparison) -> tuple[str, ...]:
     """Return the comparison in sentences, the first one about costs at the first target.
 
     Costs are compared among experiments that reached the target with each seed. Where the values of the best and of the
-    next lie within one another, it says that the seeds overlap.
+    next lie within one another, it says that the seeds overlap; where evaluations lie so far apart that the order could
+    be the other, it says that, too.
     """
     measures = [measure for measure in COSTS if comparison.timed or measure.key != "seconds"]
     told = [line for target in comparison.targets for line in _at(comparison.entries, target, measures)]
@@ -29,9 +30,8 @@ def _at(entries: Sequence[Entry], target: float, measures: Sequence[Measure]) ->
         yield f"{only}{able[0].name} reaches {_figure(target)}{' with every seed,' if only else ''} after {costs}."
     else:
         yield from _winners(able, target, measures)
-    for entry in entries:
-        if entry not in able and able:
-            yield _short_of(entry, target)
+    yield from (_short_of(entry, target) for entry in entries if able and entry not in able)
+    yield from (_roughly(entry, target) for entry in able if any(found.rough for found in entry.reached(target)))
 
 
 def _cost(entry: Entry, target: float, measure: Measure) -> str:
@@ -43,26 +43,42 @@ def _cost(entry: Entry, target: float, measure: Measure) -> str:
 def _winners(able: Sequence[Entry], target: float, measures: Sequence[Measure]) -> Iterable[str]:
     won: dict[str, list[str]] = {}
     alike: list[str] = []
+    unsure: list[str] = []
     for measure in measures:
-        spreads = {entry.name: entry.to_reach(target, measure) for entry in able}
-        first, second = sorted(spreads, key=lambda name: spreads[name].mean)[:2]
-        if spreads[first].mean == spreads[second].mean:
+        means = {entry.name: entry.to_reach(target, measure).mean for entry in able}
+        first, second = sorted(able, key=lambda entry: means[entry.name])[:2]
+        if means[first.name] == means[second.name]:
             alike.append(measure.title.lower())
-        elif spreads[first].mean < spreads[second].mean:  # neither is NaN
-            won.setdefault(first, []).append(_lead(measure, spreads[first], second, spreads[second]))
+        elif means[first.name] < means[second.name]:  # neither is NaN
+            won.setdefault(first.name, []).append(_lead(target, measure, first, second))
+            if first.bounds(target, measure)[1] > second.bounds(target, measure)[0]:
+                unsure.append(measure.title.lower())
     for name, leads in won.items():
         yield f"{name} reaches {_figure(target)} with the {_listed(leads)}."
     if alike:
         yield f"The best two are alike in {_listed(alike)} at {_figure(target)}."
+    if unsure:
+        yield f"Evaluations lie too far apart to be sure of the best two in {_listed(unsure)} at {_figure(target)}."
 
 
-def _lead(measure: Measure, best: Spread, second: str, other: Spread) -> str:
+def _lead(target: float, measure: Measure, first: Entry, second: Entry) -> str:
+    best, other = (entry.to_reach(target, measure) for entry in (first, second))
     overlap = "; the seeds overlap" if _overlap(best, other) else ""
-    return f"{measure.best} ({measure.show(best.mean).text}; next {second}, {measure.show(other.mean).text}{overlap})"
+    return (
+        f"{measure.best} ({measure.show(best.mean).text}; next {second.name}, {measure.show(other.mean).text}{overlap})"
+    )
 
 
 def _overlap(one: Spread, other: Spread) -> bool:
     return len(one.values) + len(other.values) > 2 and one.low <= other.high and other.low <= one.high
+
+
+def _roughly(entry: Entry, target: float) -> str:
+    rough = next(found for found in entry.reached(target) if found.rough)
+    return (
+        f"{entry.name} reaches {_figure(target)} somewhere between its evaluations after {rough.before.round:g} and "
+        f"{rough.after.round:g} rounds: `--evaluate-every` with fewer rounds tells where."
+    )
 
 
 def _short_of(entry: Entry, target: float) -> str:
