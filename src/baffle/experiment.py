@@ -33,8 +33,9 @@ Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 BelowOne: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
-Whole: TypeAlias = Annotated[int, Meta(ge=0)]
-Number: TypeAlias = Annotated[int, Meta(ge=1)]
+_MOST = (1 << 63) - 1
+Whole: TypeAlias = Annotated[int, Meta(ge=0, le=_MOST)]
+Number: TypeAlias = Annotated[int, Meta(ge=1, le=_MOST)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         bool, About("method", "compute activations twice, to keep fewer, with methods that backpropagate")
     ]
     directions: Annotated[Number, About("method", "of a local step, with fedzo")]
-    population: Annotated[int, Meta(ge=2), About("method", "members of a round, in pairs, with es")]
+    population: Annotated[int, Meta(ge=2, le=_MOST), About("method", "members of a round, in pairs, with es")]
     clip: Annotated[NotNegative, About("method", "largest entry of the gradient estimate; 0 is none")]
     optimizer: Annotated[Literal["adam", "sgd"], About("method", "of the server")]
     rate: Annotated[Positive, About("method", "learning rate of the server")]
@@ -196,7 +197,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = "none"
     minimum: Annotated[
-        int, Meta(ge=2), About("privacy", "fewest reports of which a secure sum is opened", "clients")
+        int, Meta(ge=2, le=_MOST), About("privacy", "fewest reports of which a secure sum is opened", "clients")
     ] = 2
     mechanism: Annotated[
         Literal["none", "gaussian", "shares", "rqm"],
@@ -227,7 +228,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         str, About("run", "of a Ray cluster, host:port or auto; empty starts one on this machine for the run")
     ] = ""
     rounds: Annotated[Whole, About("run", "how many", "rounds")] = 400
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1), About("run", "of everything random")] = 0
+    seed: Annotated[int, Meta(ge=0, le=_MOST), About("run", "of everything random")] = 0
     initial: Annotated[
         Literal["key", "model"],
         About(

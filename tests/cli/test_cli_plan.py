@@ -77,7 +77,7 @@ def test_limits_decide_what_fits(plan) -> None:
         (("--measure", "nan"), "measure = nan: must be 0 or more"),
         (("--backward-batch", "-1"), "backward-batch = -1: must be 0 or more"),
         (("--forwards", "3"), "forwards = 3: on 8 samples a probe must give each of 2 block(s) 2 directions"),
-        (("--rounds", "0"), "rounds = 0: must be 1 or more"),
+        (("--rounds", "0"), "rounds = 0: must be between 1 and 10000000"),
         (("--rate", "no"), "rate = 'no': must be a number"),
         (("nowhere.toml",), "experiment = 'nowhere.toml': can't be read: No such file or directory"),
     ],

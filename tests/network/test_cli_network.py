@@ -11,18 +11,7 @@ import pytest
 
 pytest.importorskip("zenoh")
 
-from network_processes import HOST, Authority, machines
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def net(tmp_path, authority):
-    with machines(tmp_path, authority) as found:
-        yield found
+from network_processes import HOST
 
 
 @pytest.fixture(scope="module")

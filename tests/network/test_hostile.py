@@ -33,23 +33,12 @@ from baffle.engines.network.steps import asked
 from baffle.engines.network.zenoh import KEY, ZenohClient
 from baffle.header import Header
 from baffle.messages import PROTOCOL, decode, encode
-from network_processes import NOW, Authority, machines
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("keys"))
+from network_processes import NOW, Authority
 
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("foreign"), "another")
-
-
-@pytest.fixture
-def net(tmp_path, authority):
-    with machines(tmp_path, authority) as found:
-        yield found
 
 
 def serving(net, rounds: int = 60):

@@ -11,18 +11,7 @@ import pytest
 pytest.importorskip("zenoh")
 
 from baffle.ledger import MAGIC
-from network_processes import Authority, machines, until
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def net(tmp_path, authority):
-    with machines(tmp_path, authority) as found:
-        yield found
+from network_processes import until
 
 
 def test_a_client_killed_while_it_computes_is_done_without_and_comes_back(net) -> None:

@@ -6,19 +6,6 @@ import pytest
 
 pytest.importorskip("zenoh")
 
-from network_processes import Authority, machines
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def net(tmp_path, authority):
-    with machines(tmp_path, authority) as found:
-        yield found
-
 
 def test_a_run_over_processes_is_the_local_engines(net) -> None:
     server, clients = net.server(20), net.all_clients()

@@ -21,6 +21,8 @@ from baffle.planning.amount import Amount
 from baffle.planning.forecast import Forecast, Way
 
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_MOST_ROUNDS = 10_000_000
+"""Beyond it counting round by round takes minutes."""
 _WIDE = 200
 """Cells in a line of a file or a pipe."""
 
@@ -35,7 +37,7 @@ def plan(options: argparse.Namespace) -> None:
     checks.at_least("measure", options.measure, 0)
     checks.at_least("backward-batch", options.backward_batch, 0)
     experiment = read(read_toml(options.experiment) if options.experiment else {}, flags_of(options))
-    checks.at_least("rounds", experiment.rounds, 1)
+    checks.within("rounds", experiment.rounds, 1, _MOST_ROUNDS)
     from baffle.assembly import simulation_of
     from baffle.planning import forecast, measured
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -105,14 +107,29 @@ def count(simulation: Simulation, header: Header, rounds: int, expected: Expecte
     shape = (3, clients)
     sums = _Sums(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(3, start))
     stops = None
-    fixed = _sizes_of(algorithm.blocks_of(federation, state_with()), header) if bounds.fixed else None
-    for plan, answered in attempts(simulation, header, rounds):
-        own = fixed or _sizes_of(expected(plan.round), header)
-        counted = () if federation.secure and len(answered) < plan.quorum else answered
-        _add(sums, header, simulation.secure, plan, counted, (ends[0], own, ends[1]))
-        if plan.attempt + 1 >= ATTEMPTS and len(answered) < plan.quorum:
+    fixed = algorithm.blocks_of(federation, state_with()) if bounds.fixed else None
+
+    @cache
+    def sizes(blocks: tuple[BlockPlan, ...]) -> _Sizes:
+        return _sizes_of(blocks, header)
+
+    def tries() -> Iterator[tuple[Plan, tuple[int, ...], _Sizes]]:
+        for plan, answered in attempts(simulation, header, rounds):
+            counted = () if federation.secure and len(answered) < plan.quorum else answered
+            yield plan, counted, sizes(fixed or expected(plan.round))
+
+    for _, alike in groupby(tries(), _bytes_follow_from):
+        times, (plan, counted, own) = deque(enumerate(alike, 1), maxlen=1).pop()
+        _add(sums, header, simulation.secure, plan, counted, (ends[0], own, ends[1]), times)
+        if plan.attempt + 1 >= ATTEMPTS and len(counted) < plan.quorum:
             stops = plan.round
     return _counts(sums, stops)
+
+
+def _bytes_follow_from(tried: tuple[Plan, tuple[int, ...], _Sizes]) -> tuple[Any, ...]:
+    """Return what the bytes of an attempt follow from: alike in most rounds, if all take part in all."""
+    plan, counted, own = tried
+    return plan.round.bit_length(), plan.attempt, plan.cohort, counted, own
 
 
 def attempts(simulation: Simulation, header: Header, rounds: int) -> Iterator[tuple[Plan, tuple[int, ...]]]:
@@ -151,11 +168,17 @@ def _sizes_of(blocks: tuple[BlockPlan, ...], header: Header) -> _Sizes:
 
 
 def _add(
-    sums: _Sums, header: Header, secure: Secure, plan: Plan, answered: tuple[int, ...], rows: tuple[_Sizes, ...]
+    sums: _Sums,
+    header: Header,
+    secure: Secure,
+    plan: Plan,
+    answered: tuple[int, ...],
+    rows: tuple[_Sizes, ...],
+    times: int,
 ) -> None:
-    """Count one attempt."""
-    sums.attempts += 1
-    sums.answered += len(answered)
+    """Count one attempt, and others like it."""
+    sums.attempts += times
+    sums.answered += times * len(answered)
     envelope = len(encode(plan)) - sum(len(encode(block)) for block in plan.blocks)
     closed = len(answered) >= plan.quorum
     weights = header.samples if header.federation.most_samples > 1 else (1,) * header.federation.clients
@@ -164,11 +187,11 @@ def _add(
         if sizes not in done:
             done[sizes] = _messages(header, secure, plan, answered, weights, sizes, envelope, closed)
         planned, uploads, aggregate, record = done[sizes]
-        sums.forwards[end, list(answered)] += sizes.forwards
-        sums.upload[end, list(answered)] += np.array(uploads, np.int64)
-        sums.download[end, list(plan.cohort)] += planned
-        sums.download[end] += aggregate
-        sums.ledger[end] += record
+        sums.forwards[end, list(answered)] += times * sizes.forwards
+        sums.upload[end, list(answered)] += times * np.array(uploads, np.int64)
+        sums.download[end, list(plan.cohort)] += times * planned
+        sums.download[end] += times * aggregate
+        sums.ledger[end] += times * record
         largest = (sizes.forwards, max(uploads, default=0), planned + aggregate)
         sums.largest[:, end] = np.maximum(sums.largest[:, end], largest)
 
