@@ -109,7 +109,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = "float32"
     device: Annotated[str, About("model", "cpu, cuda, cuda:1, ...; auto takes a GPU where there is one")] = "auto"
     threads: Annotated[
-        Whole,
+        int,
+        Meta(ge=0, le=1024),
         About("model", "processor threads that evaluate probes; 0 is one for small models, else one for each core"),
     ] = 0
     chunk: Annotated[Number, About("model", "most samples in one forward pass; bounds memory", "samples")] = 256
@@ -223,7 +224,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Literal["local", "ray"],
         About("run", "what evaluates probes: this process, or the workers of a Ray cluster, with the same ledger"),
     ] = "local"
-    workers: Annotated[Whole, About("run", "of the Ray cluster; 0 is one for each core")] = 0
+    workers: Annotated[int, Meta(ge=0, le=4096), About("run", "of the Ray cluster; 0 is one for each core")] = 0
     address: Annotated[
         str, About("run", "of a Ray cluster, host:port or auto; empty starts one on this machine for the run")
     ] = ""

@@ -69,11 +69,32 @@ def test_there_is_no_ledger_to_look_into(what, command) -> None:
     refused(command(what, "fedsgd"), "folder = 'fedsgd'", "fedsgd, which keeps no ledger: metrics.jsonl is its record")
 
 
-def test_a_baseline_is_not_exported(command) -> None:
+def test_what_a_baseline_learned_goes_to_clients_that_only_run_inference(command) -> None:
+    """Its averaged weights, of the newest snapshot that can be read: training by forward passes begins with them."""
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    command(
+        "train", *QUICK, "--algorithm", "fedavg", "--rounds", 6, "--snapshot-every", 3, "--no-report", "--out", "run"
+    )
+    told = command("export", "run", "--out", "model")
+    assert (told.status, told.error) == (0, "")
+    own = ("--forwards", 200, "--rounds", 0, "--no-report")
+    assert command("train", *QUICK, *own, "--model", "model", "--initial", "model", "--out", "on").status == 0
+    (first,) = curve("on")
+    last = curve("run")[-1]
+    assert first["accuracy"] == last["accuracy"] != last["accuracy_last"]
+    assert first["loss"] == pytest.approx(last["loss"], rel=1e-5)
+
+
+def test_a_baseline_without_a_snapshot_that_can_be_read_is_not_exported(command) -> None:
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package)
     train(command, "fedsgd", "--rounds", 1)
-    refused(command("export", "fedsgd", "--out", "model"), "keeps no ledger")
+    for path in Path("fedsgd/snapshots").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    told = command("export", "fedsgd", "--out", "model")
+    assert told.status == 2
+    assert told.error.splitlines()[-1].startswith("baffle: error: source = 'fedsgd': has no snapshot that is whole")
 
 
 def test_a_baseline_is_not_served(command) -> None:

@@ -94,6 +94,22 @@ class Journal:
             write_atomically(self.folder / "settings.toml", tomli_w.dumps(dict(settings)).encode())
 
 
+def newest(folder: Path, layout: Layout) -> State:
+    """Return the newest state of a run that can be read.
+
+    Raises:
+        SettingsError: there is none of a model of this layout.
+    """
+    for path in snapshots(folder / SNAPSHOTS):
+        try:
+            return read_snapshot(path, layout)[0]
+        except LedgerError as error:
+            log.warning("%s; an older one is used", error.reason)
+        except ModelError:
+            raise SettingsError("source", str(folder), "has weights of another model than its settings") from None
+    raise SettingsError("source", str(folder), "has no snapshot that is whole")
+
+
 def fingerprint(*parts: bytes) -> bytes:
     """Return 32 bytes that differ where `parts` do."""
     digest = hashlib.blake2b(digest_size=32, person=b"baffle-baseline")

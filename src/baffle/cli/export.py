@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from baffle import extras
 from baffle import run as runs
+from baffle.baselines.presets import BASELINES
 from baffle.bundle import MANIFEST
-from baffle.cli.inspect import refuse_baseline
 from baffle.errors import SettingsError
 from baffle.experiment import Experiment, check, read, read_toml
 from baffle.kernels import PlainKernels
+from baffle.parameters import Layout, Vector
 
 if TYPE_CHECKING:
     from baffle.bundle import Bundle
@@ -78,21 +79,31 @@ def _trained(folder: Path) -> Source:
 
     if not (folder / _SETTINGS).exists():
         raise SettingsError("source", str(folder), "holds no run, and is no ONNX file and no settings")
-    refuse_baseline(folder)
     found = read_toml(folder / _SETTINGS)
     if not isinstance(found.get("algorithm"), str):
         raise SettingsError("source", str(folder), "holds no run that `baffle train` began")
     known = {name: value for name, value in found.items() if name in Experiment.__struct_fields__}
     experiment = read(known | {"out": ""})
-    header, state = runs.replay(folder, PlainKernels())
-    layout = header.federation.layout
-    weights = layout.unflatten(state.average)
+    layout, average = _learned(folder, experiment)
+    weights = layout.unflatten(average)
     model = Path(experiment.model)
     if (model / MANIFEST).exists():
         return with_weights(from_bundle(model), weights, layout)
     from baffle.assembly import source
 
     return with_weights(source(experiment), weights, layout)
+
+
+def _learned(folder: Path, experiment: Experiment) -> tuple[Layout, Vector]:
+    """Return what a run's averaged weights are: by its ledger, or a baseline's newest snapshot."""
+    if experiment.algorithm not in BASELINES:
+        header, state = runs.replay(folder, PlainKernels())
+        return header.federation.layout, state.average
+    from baffle.assembly import assemble
+    from baffle.baselines.journal import newest
+
+    layout = assemble(experiment).runtime.layout
+    return layout, newest(folder, layout).average
 
 
 def _show(bundle: Bundle) -> None:
