@@ -170,7 +170,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         bool, About("method", "compute activations twice, to keep fewer, with methods that backpropagate")
     ]
     directions: Annotated[Number, About("method", "of a local step, with fedzo")]
-    population: Annotated[int, Meta(ge=2, le=_MOST), About("method", "members of a round, in pairs, with es")]
+    population: Annotated[int, Meta(ge=2, le=1 << 20), About("method", "members of a round, in pairs, with es")]
     clip: Annotated[NotNegative, About("method", "largest entry of the gradient estimate; 0 is none")]
     optimizer: Annotated[Literal["adam", "sgd"], About("method", "of the server")]
     rate: Annotated[Positive, About("method", "learning rate of the server")]

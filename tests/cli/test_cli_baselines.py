@@ -97,6 +97,14 @@ def test_a_baseline_without_a_snapshot_that_can_be_read_is_not_exported(command)
     assert told.error.splitlines()[-1].startswith("baffle: error: source = 'fedsgd': has no snapshot that is whole")
 
 
+def test_too_little_memory_is_told_in_words(command, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError("Unable to allocate 3 PiB")
+
+    monkeypatch.setattr("baffle.assembly.assemble", full)
+    refused(command("train", *QUICK), "there is not enough memory for these settings: Unable to allocate 3 PiB")
+
+
 def test_a_baseline_is_not_served(command) -> None:
     pytest.importorskip("zenoh")
     refused(

@@ -28,6 +28,7 @@ SETTINGS = [
     ("clients", "ten", "must be a whole number"),
     ("clients", "2.5", "must be a whole number"),
     ("forwards", "9223372036854775808", "must be a whole number <= 9223372036854775807"),
+    ("population", "1048578", "<= 1048576"),
     ("threads", "1025", "<= 1024"),
     ("workers", "4097", "<= 4096"),
     ("minimum", "9223372036854775808", "must be a whole number <= 9223372036854775807"),

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except MemoryError as error:
+        return _fail(f"there is not enough memory for these settings: {error}".rstrip(": "))
     except KeyboardInterrupt as error:
         print(f"\nbaffle: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
