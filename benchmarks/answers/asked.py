@@ -197,8 +197,10 @@ def rates() -> dict[str, Settings]:
         "MNIST, LeNet, FedSGD": (lenet | FEDSGD, "rate", (1e-2, 2e-2, 4e-2, 8e-2)),
         "MNIST, LeNet, FedAvg": (lenet | fedavg | {"rounds": 60}, "local_rate", (0.1, 0.3, 0.5, 0.7)),
         "MNIST, LeNet, FedAvg, 100 steps": (lenet | fedavg | few, "local_rate", (0.1, 0.3, 0.5)),
+        "MNIST, LeNet, FedZO": (lenet | FEDZO | {"rounds": 60}, "local_rate", (3e-2, 1e-1, 3e-1)),
     }
     wide = lenet | {"model": "wrn", "rounds": 30, "evaluate_every": 3}
+    grids["MNIST, WRN-10-2, ours"] = (wide, "rate", (5e-3, 1e-2, 2e-2))
     grids["MNIST, WRN-10-2, FedSGD"] = (wide | FEDSGD, "rate", (5e-3, 1e-2, 2e-2))
     return {f"{label}, {rate:g}": base | {name: rate} for label, (base, name, own) in grids.items() for rate in own}
 
@@ -233,7 +235,11 @@ QUESTIONS: dict[str, Question] = {
     "rates": Question("which rates", rates(), {"rounds": 100, "evaluate_every": 2}, 1),
     "long": Question(
         "as many steps as the paper's 20 epochs",
-        {"ours": OURS | {"schedule": "linear"}, "FedSGD": FEDSGD | {"rate": 2e-2, "schedule": "linear"}},
+        {
+            "ours": OURS | {"schedule": "linear"},
+            "FedSGD": FEDSGD | {"rate": 2e-2, "schedule": "linear"},
+            "FedSGD, rate 4e-2": FEDSGD | {"rate": 4e-2, "schedule": "linear"},
+        },
         MNIST | {"rounds": 3440, "evaluate_every": 40},
         1,
     ),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from answers.reading import at, runs_of
-from answers.tables import MARKS, answered, best_rates, mnist_curves
+from answers.tables import MARKS, answered, best_rates, mnist_curves, on_mnist
 from baffle.report.palette import GRID, INK, LIGHT
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -35,6 +36,9 @@ STYLE = {
 METHODS = ("ours", "ours, batch 32", "paper's", "FedZO", "FedSGD", "FedAvg", "FedAvg, 100 steps")
 """In the order of their colours."""
 GRID_POINTS = 60
+SHARES = ("IID", "Dirichlet(1)", "Dirichlet(0.3)", "Dirichlet(0.1)")
+PUBLISHED = 95.17
+"""Percent on MNIST with the LeNet, IID, after 20 epochs, as arXiv 2301.12195 reports it."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -46,6 +50,8 @@ def draw(record: Mapping[str, Any]) -> Iterator[Path]:
         "error": (error, "10"),
         "bytes": (sent, "8"),
         "shares": (shares, "1-digits"),
+        "shares-mnist": (shares_on_mnist, "1"),
+        "long": (long, "long"),
     }
     for name, (figure, question) in made.items():
         if question in record:
@@ -161,16 +167,57 @@ def sent(record: Mapping[str, Any]) -> Figure:
 
 def shares(record: Mapping[str, Any]) -> Figure:
     """Question 1 on digits: accuracy against rounds, K = 100, a panel for each share of the data."""
-    rows = answered(record, "1-digits")
-    named = ("IID", "Dirichlet(1)", "Dirichlet(0.3)", "Dirichlet(0.1)")
-    figure, axes = panels(len(named), sharey=True)
-    for own, share in zip(axes, named, strict=True):
-        for colour, method in enumerate(("K = 100, ours", "K = 100, paper's", "FedSGD", "FedAvg")):
-            for number, run in enumerate(runs_of(rows.get(f"{share}, {method}", {"runs": {}}))):
-                heights = [100 * value for value in run["accuracy"]]
-                label = None if number else method
-                own.plot(run["round"], heights, color=LIGHT[colour], label=label, linewidth=1.2)
+    figure, axes = panels(len(SHARES), sharey=True)
+    one_share_each(axes, answered(record, "1-digits"), "")
+    axes[0].set_ylabel("accuracy (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def shares_on_mnist(record: Mapping[str, Any]) -> Figure:
+    """Question 1 on MNIST: the same, a line of panels for each network."""
+    figure = Figure(figsize=(3.4 * len(SHARES), 5.4), layout="constrained")
+    axes = figure.subplots(2, len(SHARES), sharey=True, sharex="row", squeeze=False)
+    for line_of, network in zip(axes, ("LeNet", "WRN-10-2"), strict=True):
+        one_share_each(line_of, on_mnist(record), f"{network}, ", 60)
+        line_of[0].set_ylabel(f"{network}: accuracy (%)")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def one_share_each(axes: Sequence[Axes], rows: Mapping[str, Any], network: str, most: float = inf) -> None:
+    """Draw the methods' curves of a network, up to a round, a panel for each share of the data."""
+    methods = ("K = 100, ours", "K = 100, paper's", "FedSGD", "FedAvg", "FedZO")
+    for own, share in zip(axes, SHARES, strict=True):
+        for colour, method in enumerate(methods):
+            for number, run in enumerate(runs_of(rows.get(f"{network}{share}, {method}", {"runs": {}}))):
+                points = [(turn, 100 * height) for turn, height in zip(run["round"], run["accuracy"], strict=True)]
+                own.plot(
+                    *zip(*(point for point in points if point[0] <= most), strict=True),
+                    color=LIGHT[colour],
+                    label=None if number else method,
+                    linewidth=1.2,
+                )
         own.set(title=share, xlabel="round")
+
+
+def long(record: Mapping[str, Any]) -> Figure:
+    """The long run: accuracy against rounds, forward equivalents and bytes that a client sends."""
+    axes_of = {
+        "round": "round",
+        "forward_equivalents": "forward equivalents of a client",
+        "upload_bytes": "bytes a client sends",
+    }
+    figure, axes = panels(len(axes_of), sharey=True)
+    for colour, (method, row) in enumerate(answered(record, "long").items()):
+        for number, run in enumerate(runs_of(row)):
+            heights = [100 * value for value in run["accuracy"]][1:]
+            for own, axis in zip(axes, axes_of, strict=True):
+                label = None if number else method
+                own.plot(run[axis][1:], heights, color=LIGHT[colour], label=label, linewidth=1.2)
+    for own, (axis, title) in zip(axes, axes_of.items(), strict=True):
+        own.axhline(PUBLISHED, color=INK, linestyle=":", linewidth=1.0, label="the paper's figure, at 32×32")
+        own.set(xlabel=title, ylim=(85, 100), xscale="linear" if axis == "round" else "log")
     axes[0].set_ylabel("accuracy (%)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -220,12 +220,15 @@ def long(record: Record) -> str:
     marks = (120, 200, 400, 800, 1600, 2400, 3440)
     heights = (("averaged weights", "accuracy"), ("last weights", "accuracy_last"))
     rows = [
-        [f"{label}, {title}", *(percent([at(run, "round", mark, height) or 0.0]) for mark in marks)]
+        [
+            f"{label}, {title}",
+            str(len(runs_of(row))),
+            *(percent([at(run, "round", mark, height) or 0.0 for run in runs_of(row)]) for mark in marks),
+        ]
         for label, row in answered(record, "long").items()
-        for run in runs_of(row)
         for title, height in heights
     ]
-    return table(["rounds", *(f"{mark:,}" for mark in marks)], rows)
+    return table(["after rounds", "seeds", *(f"{mark:,}" for mark in marks)], rows)
 
 
 def groups(record: Record) -> str:
