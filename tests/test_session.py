@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from baffle import BaffleError, DataError, SettingsError, Sgd
+from baffle import Adam, BaffleError, DataError, SettingsError, Sgd
 from baffle.messages import Round, decode, encode
 from baffle.metrics import Metrics
 from baffle.run import Reader
@@ -255,28 +255,52 @@ def test_seconds_go_on_from_where_they_were(tmp_path) -> None:
 
 
 OTHER = {
-    "another seed": {"seed": 2},
-    "another method": {"method": msgspec.structs.replace(METHOD, forwards=45)},
-    "another optimizer": {"method": msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.06))},
-    "more clients": {"sizes": (12, 12, 12, 12)},
-    "other samples": {"sizes": (12, 12, 11)},
-    "another batch": {"method": msgspec.structs.replace(METHOD, batch=4)},
-    "another allocation": {"method": msgspec.structs.replace(METHOD, allocation="variance")},
-    "other directions": {"method": msgspec.structs.replace(METHOD, orthogonal=True)},
-    "other blocks": {"method": msgspec.structs.replace(METHOD, blocks=("*",))},
-    "another quorum": {"quorum": 0.6},
-    "another share": {"participation": 0.5},
-    "other weights": {"weight": "equal"},
+    "another seed": ({"seed": 2}, "federation.key is another"),
+    "another method": (
+        {"method": msgspec.structs.replace(METHOD, forwards=45)},
+        f"algorithm.forwards was {METHOD.forwards} and is 45",
+    ),
+    "another optimizer": (
+        {"method": msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.06))},
+        f"algorithm.optimizer.rate was {METHOD.optimizer.rate} and is 0.06",
+    ),
+    "another kind of optimizer": (
+        {"method": msgspec.structs.replace(METHOD, optimizer=Adam(rate=METHOD.optimizer.rate))},
+        "algorithm.optimizer is another",
+    ),
+    "more clients": ({"sizes": (12, 12, 12, 12)}, "federation.clients was 3 and is 4"),
+    "other samples": ({"sizes": (12, 12, 11)}, "samples is another"),
+    "another batch": (
+        {"method": msgspec.structs.replace(METHOD, batch=4)},
+        f"algorithm.batch was {METHOD.batch} and is 4",
+    ),
+    "another allocation": (
+        {"method": msgspec.structs.replace(METHOD, allocation="variance")},
+        "algorithm.allocation was 'equal' and is 'variance'",
+    ),
+    "other directions": (
+        {"method": msgspec.structs.replace(METHOD, orthogonal=True)},
+        "algorithm.orthogonal was False and is True",
+    ),
+    "other blocks": (
+        {"method": msgspec.structs.replace(METHOD, blocks=("*",))},
+        "algorithm.blocks was 'layers' and is ('*',)",
+    ),
+    "another quorum": ({"quorum": 0.6}, "federation.quorum was 0.5 and is 0.6"),
+    "another share": ({"participation": 0.5}, "federation.participation was 1.0 and is 0.5"),
+    "other weights": ({"weight": "equal"}, "federation.most_samples was 12 and is 1"),
 }
 
 
 @pytest.mark.parametrize("other", OTHER)
-def test_a_run_is_not_resumed_with_other_settings(other, tmp_path) -> None:
+def test_a_run_is_not_resumed_with_other_settings_and_the_first_is_named(other, tmp_path) -> None:
+    changed, told = OTHER[other]
     simulation().run(4, out=tmp_path, settings={"as": "begun"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(SettingsError, match="was begun with other settings, data or model") as caught:
-        simulation(**OTHER[other]).run(6, out=tmp_path, resume=True, settings={"as": "resumed"})
+    with pytest.raises(SettingsError, match="was begun with other settings, data or model: ") as caught:
+        simulation(**changed).run(6, out=tmp_path, resume=True, settings={"as": "resumed"})
     assert caught.value.field == "resume"
+    assert caught.value.rule.endswith(f": {told}")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

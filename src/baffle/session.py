@@ -17,7 +17,7 @@ from baffle import run as runs
 from baffle.budget import Account
 from baffle.curve import Curve, Evaluate
 from baffle.errors import SettingsError
-from baffle.header import Header
+from baffle.header import Header, difference
 from baffle.kernels import Kernels
 from baffle.messages import Round
 from baffle.metrics import Metrics
@@ -130,8 +130,10 @@ class Session:
         if own.federation.layout.given:
             own = msgspec.structs.replace(own, initial=found.initial)
         federation = msgspec.structs.replace(own.federation, costs=found.federation.costs)
-        if found != msgspec.structs.replace(own, federation=federation):
-            raise SettingsError("resume", str(self.out), "was begun with other settings, data or model")
+        own = msgspec.structs.replace(own, federation=federation)
+        if found != own:
+            rule = f"was begun with other settings, data or model: {difference(found, own)}"
+            raise SettingsError("resume", str(self.out), rule)
 
     def _count(self, record: Round) -> None:
         self.tally.add(record)
