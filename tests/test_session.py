@@ -11,7 +11,7 @@ from baffle import Adam, BaffleError, DataError, SettingsError, Sgd
 from baffle.messages import Round, decode, encode
 from baffle.metrics import Metrics
 from baffle.run import Reader
-from baffle.tally import Tally
+from baffle.tally import Tally, drawn
 from federation import METHOD, Layered, Network, ledger_bytes, simulation
 
 COSTS = ("round", "answered", "forward_equivalents", "upload_bytes", "download_bytes")
@@ -85,11 +85,12 @@ def test_costs_are_those_of_the_records(tmp_path) -> None:
             down[client] += aggregate
         for client in record.plan.cohort:
             down[client] += len(encode(record.plan))
-            forwards[client] += 40
+            forwards[client] += 24 if client == 3 else 40  # three samples where a batch has five
         for client, size in zip(record.answered, record.uploads, strict=True):
             up[client] += size
             assert 8 < size <= 8 + 64
-    assert result.forward_equivalents == sum(forwards.values()) / 4 == 7 * 2 * 40 / 4
+    assert result.forward_equivalents == sum(forwards.values()) / 4
+    assert forwards[3] > 0
     assert result.upload_bytes == sum(up.values()) / 4
     assert result.download_bytes == sum(down.values()) / 4
     assert [row["upload_bytes"] for row in result.clients] == list(up.values())
@@ -97,7 +98,13 @@ def test_costs_are_those_of_the_records(tmp_path) -> None:
     assert [row["forward_equivalents"] for row in result.clients] == list(forwards.values())
     assert [row["samples"] for row in result.clients] == [12, 12, 6, 3]
     last = rows(tmp_path)[-1]
-    assert [last[name] for name in COSTS] == [7, 2, 140.0, result.upload_bytes, result.download_bytes]
+    assert [last[name] for name in COSTS] == [
+        7,
+        2,
+        result.forward_equivalents,
+        result.upload_bytes,
+        result.download_bytes,
+    ]
     assert sum(row["sampled"] for row in result.clients) == 14
     assert all(row["left_out"] == 0 for row in result.clients)
 
@@ -109,11 +116,15 @@ def test_a_tally_counts_a_record_without_answers() -> None:
     from baffle import server
 
     plan = server.plan(METHOD, header.federation, header.start({}))
-    tally = Tally.of(3)
+    tally = Tally.of((12, 12, 12))
     tally.add(Round(plan, (), (), ((0, "no answer"), (1, "no answer"), (2, "no answer")), None, None))
     size = len(encode(plan))
     assert tally.means() == {"forward_equivalents": 0.0, "upload_bytes": 0.0, "download_bytes": float(size)}
-    assert [row["left_out"] for row in tally.rows((12, 12, 12))] == [1, 1, 1]
+    assert [row["left_out"] for row in tally.rows()] == [1, 1, 1]
+
+
+def test_who_holds_an_unknown_number_of_samples_is_counted_for_a_whole_batch() -> None:
+    assert drawn(np.array([0, 1, 4, 5, 80]), 5).tolist() == [1.0, 0.2, 0.8, 1.0, 1.0]
 
 
 def test_accuracy_is_of_the_averaged_weights(tmp_path) -> None:

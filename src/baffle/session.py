@@ -56,7 +56,7 @@ class Session:
     """Clients whose reports counted in the last round."""
 
     def __post_init__(self) -> None:
-        self.tally = Tally.of(self.header.federation.clients)
+        self.tally = Tally.of(self.header.samples)
         self.curve = Curve(
             evaluate=self.evaluate,
             every=self.evaluate_every,
@@ -173,7 +173,7 @@ class Session:
             layout=self.header.federation.layout,
             epsilon=self.epsilon,
             delta=self.header.budget.delta if self.header.budget is not None else None,
-            clients=self.tally.rows(self.header.samples),
+            clients=self.tally.rows(),
             **self.tally.means(),
             **self.curve.measured(),
         )
