@@ -108,6 +108,19 @@ def test_a_module_of_one_part_is_not_checkpointed() -> None:
     assert set(costs(nn.Linear(2, 3))) == {"inference", "backward"}
 
 
+class Rounding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 3), nn.Linear(3, 3)
+
+    def forward(self, inputs):
+        return self.last(self.first(inputs)).detach()
+
+
+def test_what_has_no_derivative_can_only_run_forward() -> None:
+    assert set(costs(Rounding())) == {"inference"}
+
+
 def test_price_of_a_round() -> None:
     assert (upload_bytes(26_730), download_bytes(10)) == (106_920, 40)
     assert (forwards(32, checkpointed=False), forwards(32, checkpointed=True)) == (96, 128)

@@ -88,7 +88,7 @@ def test_sizes_in_words(count, text) -> None:
 
 def test_a_graph_for_inference_has_no_other_way(told) -> None:
     alone = msgspec.structs.replace(told, ways=told.ways[:1])
-    assert advice(alone, Limits()) == "only forward passes can train this model, a graph for inference."
+    assert advice(alone, Limits()) == "only forward passes can train this model, which can't be differentiated here."
 
 
 def test_in_a_private_run_backpropagation_is_said_to_keep_no_budget(told) -> None:

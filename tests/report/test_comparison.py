@@ -157,7 +157,9 @@ def test_runs_that_ended_after_other_rounds_are_said_to_have(make_run) -> None:
 
 
 def test_numbers_that_look_the_same_are_called_alike(make_run) -> None:
-    first, second = (entry(make_run, name, [curve(0.1, end)], cost=100) for name, end in (("a", 0.9001), ("b", 0.90012)))
+    first, second = (
+        entry(make_run, name, [curve(0.1, end)], cost=100) for name, end in (("a", 0.9001), ("b", 0.90012))
+    )
     told = verdict(Comparison((first, second), (0.5,)))
     assert told[0] == "The best two are alike in rounds, forwards, upload, download and time at 50 %."
     rows = listings(Comparison((first, second), (0.5,)))[1].rows

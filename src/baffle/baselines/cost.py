@@ -70,8 +70,8 @@ class Live(TorchDispatchMode):
 def costs_of(runtime: TorchRuntime, batch: Batch, seconds: float = 0.0) -> dict[str, StepCost]:
     """Return what each kind of pass costs on this machine, over one mini-batch and as a run makes it.
 
-    A runtime's module, loss, precision, threads and pieces; dropout is off. Checkpointing as in `Backpropagation`; a
-    module that has no parts for it has no such cost.
+    A runtime's module, loss, precision, threads and pieces; dropout is off. Checkpointing as in `Backpropagation`. What
+    a module can't do has no cost: checkpointing without parts, gradients through what has no derivative.
 
     Args:
         runtime: of the run.
@@ -83,9 +83,9 @@ def costs_of(runtime: TorchRuntime, batch: Batch, seconds: float = 0.0) -> dict[
     for mode in MODES:
         try:
             step = _step(runtime, mode)
-        except ModelError:  # of a module of one part
+            found[mode] = _cost(partial(step, point, batch), step.known, seconds)
+        except ModelError:  # one part alone, or an operation without a derivative
             continue
-        found[mode] = _cost(partial(step, point, batch), step.known, seconds)
     return found
 
 

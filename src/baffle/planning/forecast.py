@@ -217,6 +217,8 @@ def _others(simulation: Simulation, plan: Plan, found: Findings | None, batch: i
         steps = math.ceil(samples / most) if averaging else samples / most
         for kind in backward.kinds(simulation.runtime):
             step = passes.get(kind)
+            if found is not None and step is None:
+                continue
             label = "" if kind == "backward" else f", {kind}"
             each = backward.forwards(1, checkpointed=bool(label))
             ways.append(
