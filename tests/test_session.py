@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from baffle import BaffleError, DataError, SettingsError, Sgd
+from baffle import Adam, BaffleError, DataError, SettingsError, Sgd
 from baffle.messages import Round, decode, encode
 from baffle.metrics import Metrics
 from baffle.run import Reader
-from baffle.tally import Tally
+from baffle.tally import Tally, drawn
 from federation import METHOD, Layered, Network, ledger_bytes, simulation
 
 COSTS = ("round", "answered", "forward_equivalents", "upload_bytes", "download_bytes")
@@ -85,11 +85,12 @@ def test_costs_are_those_of_the_records(tmp_path) -> None:
             down[client] += aggregate
         for client in record.plan.cohort:
             down[client] += len(encode(record.plan))
-            forwards[client] += 40
+            forwards[client] += 24 if client == 3 else 40  # three samples where a batch has five
         for client, size in zip(record.answered, record.uploads, strict=True):
             up[client] += size
             assert 8 < size <= 8 + 64
-    assert result.forward_equivalents == sum(forwards.values()) / 4 == 7 * 2 * 40 / 4
+    assert result.forward_equivalents == sum(forwards.values()) / 4
+    assert forwards[3] > 0
     assert result.upload_bytes == sum(up.values()) / 4
     assert result.download_bytes == sum(down.values()) / 4
     assert [row["upload_bytes"] for row in result.clients] == list(up.values())
@@ -97,7 +98,13 @@ def test_costs_are_those_of_the_records(tmp_path) -> None:
     assert [row["forward_equivalents"] for row in result.clients] == list(forwards.values())
     assert [row["samples"] for row in result.clients] == [12, 12, 6, 3]
     last = rows(tmp_path)[-1]
-    assert [last[name] for name in COSTS] == [7, 2, 140.0, result.upload_bytes, result.download_bytes]
+    assert [last[name] for name in COSTS] == [
+        7,
+        2,
+        result.forward_equivalents,
+        result.upload_bytes,
+        result.download_bytes,
+    ]
     assert sum(row["sampled"] for row in result.clients) == 14
     assert all(row["left_out"] == 0 for row in result.clients)
 
@@ -109,11 +116,15 @@ def test_a_tally_counts_a_record_without_answers() -> None:
     from baffle import server
 
     plan = server.plan(METHOD, header.federation, header.start({}))
-    tally = Tally.of(3)
+    tally = Tally.of((12, 12, 12))
     tally.add(Round(plan, (), (), ((0, "no answer"), (1, "no answer"), (2, "no answer")), None, None))
     size = len(encode(plan))
     assert tally.means() == {"forward_equivalents": 0.0, "upload_bytes": 0.0, "download_bytes": float(size)}
-    assert [row["left_out"] for row in tally.rows((12, 12, 12))] == [1, 1, 1]
+    assert [row["left_out"] for row in tally.rows()] == [1, 1, 1]
+
+
+def test_who_holds_an_unknown_number_of_samples_is_counted_for_a_whole_batch() -> None:
+    assert drawn(np.array([0, 1, 4, 5, 80]), 5).tolist() == [1.0, 0.2, 0.8, 1.0, 1.0]
 
 
 def test_accuracy_is_of_the_averaged_weights(tmp_path) -> None:
@@ -255,28 +266,52 @@ def test_seconds_go_on_from_where_they_were(tmp_path) -> None:
 
 
 OTHER = {
-    "another seed": {"seed": 2},
-    "another method": {"method": msgspec.structs.replace(METHOD, forwards=45)},
-    "another optimizer": {"method": msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.06))},
-    "more clients": {"sizes": (12, 12, 12, 12)},
-    "other samples": {"sizes": (12, 12, 11)},
-    "another batch": {"method": msgspec.structs.replace(METHOD, batch=4)},
-    "another allocation": {"method": msgspec.structs.replace(METHOD, allocation="variance")},
-    "other directions": {"method": msgspec.structs.replace(METHOD, orthogonal=True)},
-    "other blocks": {"method": msgspec.structs.replace(METHOD, blocks=("*",))},
-    "another quorum": {"quorum": 0.6},
-    "another share": {"participation": 0.5},
-    "other weights": {"weight": "equal"},
+    "another seed": ({"seed": 2}, "federation.key is another"),
+    "another method": (
+        {"method": msgspec.structs.replace(METHOD, forwards=45)},
+        f"algorithm.forwards was {METHOD.forwards} and is 45",
+    ),
+    "another optimizer": (
+        {"method": msgspec.structs.replace(METHOD, optimizer=Sgd(rate=0.06))},
+        f"algorithm.optimizer.rate was {METHOD.optimizer.rate} and is 0.06",
+    ),
+    "another kind of optimizer": (
+        {"method": msgspec.structs.replace(METHOD, optimizer=Adam(rate=METHOD.optimizer.rate))},
+        "algorithm.optimizer is another",
+    ),
+    "more clients": ({"sizes": (12, 12, 12, 12)}, "federation.clients was 3 and is 4"),
+    "other samples": ({"sizes": (12, 12, 11)}, "samples is another"),
+    "another batch": (
+        {"method": msgspec.structs.replace(METHOD, batch=4)},
+        f"algorithm.batch was {METHOD.batch} and is 4",
+    ),
+    "another allocation": (
+        {"method": msgspec.structs.replace(METHOD, allocation="variance")},
+        "algorithm.allocation was 'equal' and is 'variance'",
+    ),
+    "other directions": (
+        {"method": msgspec.structs.replace(METHOD, orthogonal=True)},
+        "algorithm.orthogonal was False and is True",
+    ),
+    "other blocks": (
+        {"method": msgspec.structs.replace(METHOD, blocks=("*",))},
+        "algorithm.blocks was 'layers' and is ('*',)",
+    ),
+    "another quorum": ({"quorum": 0.6}, "federation.quorum was 0.5 and is 0.6"),
+    "another share": ({"participation": 0.5}, "federation.participation was 1.0 and is 0.5"),
+    "other weights": ({"weight": "equal"}, "federation.most_samples was 12 and is 1"),
 }
 
 
 @pytest.mark.parametrize("other", OTHER)
-def test_a_run_is_not_resumed_with_other_settings(other, tmp_path) -> None:
+def test_a_run_is_not_resumed_with_other_settings_and_the_first_is_named(other, tmp_path) -> None:
+    changed, told = OTHER[other]
     simulation().run(4, out=tmp_path, settings={"as": "begun"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(SettingsError, match="was begun with other settings, data or model") as caught:
-        simulation(**OTHER[other]).run(6, out=tmp_path, resume=True, settings={"as": "resumed"})
+    with pytest.raises(SettingsError, match="was begun with other settings, data or model: ") as caught:
+        simulation(**changed).run(6, out=tmp_path, resume=True, settings={"as": "resumed"})
     assert caught.value.field == "resume"
+    assert caught.value.rule.endswith(f": {told}")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

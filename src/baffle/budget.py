@@ -74,6 +74,19 @@ class Budget(msgspec.Struct, frozen=True):
     attempts: int
     """That a client may be asked; the noise is made for so many."""
 
+    def allowed(self, asked: NDArray[np.int64], present: Sequence[int] | None) -> Sequence[int] | None:
+        """Return those of the clients that are `present` (None is all) who have budget left; None where that is all.
+
+        Args:
+            asked: how often each has been asked, [clients].
+            present: numbers of clients, ascending.
+        """
+        left = asked < self.attempts
+        if left.all():
+            return present
+        there = range(asked.size) if present is None else present
+        return [number for number in there if left[number]]
+
 
 def private(method: Baffle, federation: Federation, target: Target) -> tuple[Baffle, Budget]:
     """Return the method with the least noise that keeps the target, and the budget.
@@ -175,8 +188,4 @@ class Account:
 
     def allowed(self, present: Sequence[int] | None) -> Sequence[int] | None:
         """Return those of the clients that are `present` (None is all) who have budget left; None where that is all."""
-        left = self.asked < self.budget.attempts
-        if left.all():
-            return present
-        there = range(self.asked.size) if present is None else present
-        return [number for number in there if left[number]]
+        return self.budget.allowed(self.asked, present)

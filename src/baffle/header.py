@@ -16,6 +16,9 @@ from baffle.keys import Key
 from baffle.parameters import Vector, digest
 from baffle.server import Federation, State
 
+_TOLD = 60
+"""Characters of two values that a sentence still has room for."""
+
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger's record 0: all that the others are to be understood by."""
@@ -44,6 +47,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         if digest(parameters) != self.initial:
             raise LedgerError(0, f"θ₀ has digest {digest(parameters)}, the header says {self.initial}")
         return self.algorithm.start(parameters)
+
+
+def difference(found: object, own: object, at: str = "") -> str:
+    """Return in words what is the first that differs between two headers: `algorithm.forwards was 3200 and is 100`."""
+    if isinstance(found, msgspec.Struct) and type(found) is type(own):
+        name = next(name for name in found.__struct_fields__ if getattr(found, name) != getattr(own, name))
+        return difference(getattr(found, name), getattr(own, name), f"{at}.{name}" if at else name)
+    told = f"{found!r} and is {own!r}"
+    return (
+        f"{at} was {told}" if isinstance(found, bool | int | float | str) and len(told) < _TOLD else f"{at} is another"
+    )
 
 
 def initial_parameters(federation: Federation, given: Mapping[str, NDArray[np.generic]] | None) -> Vector:

@@ -104,9 +104,7 @@ class Service:
         except SettingsError as error:
             if error.field != "resume":
                 raise
-            rule = (
-                "holds a run that was begun with other settings, data or model: name another folder, or go back to them"
-            )
+            rule = f"holds a run that {error.rule}. Name another folder, or go back to them"
             raise SettingsError("out", str(self.out), rule) from None
 
     def _session(self, header: Header, rounds: int, progress: Callable[[Progress], None]) -> Session:

@@ -17,7 +17,7 @@ from baffle import run as runs
 from baffle.budget import Account
 from baffle.curve import Curve, Evaluate
 from baffle.errors import SettingsError
-from baffle.header import Header
+from baffle.header import Header, difference
 from baffle.kernels import Kernels
 from baffle.messages import Round
 from baffle.metrics import Metrics
@@ -56,7 +56,7 @@ class Session:
     """Clients whose reports counted in the last round."""
 
     def __post_init__(self) -> None:
-        self.tally = Tally.of(self.header.federation.clients)
+        self.tally = Tally.of(self.header.samples)
         self.curve = Curve(
             evaluate=self.evaluate,
             every=self.evaluate_every,
@@ -130,8 +130,10 @@ class Session:
         if own.federation.layout.given:
             own = msgspec.structs.replace(own, initial=found.initial)
         federation = msgspec.structs.replace(own.federation, costs=found.federation.costs)
-        if found != msgspec.structs.replace(own, federation=federation):
-            raise SettingsError("resume", str(self.out), "was begun with other settings, data or model")
+        own = msgspec.structs.replace(own, federation=federation)
+        if found != own:
+            rule = f"was begun with other settings, data or model: {difference(found, own)}"
+            raise SettingsError("resume", str(self.out), rule)
 
     def _count(self, record: Round) -> None:
         self.tally.add(record)
@@ -171,7 +173,7 @@ class Session:
             layout=self.header.federation.layout,
             epsilon=self.epsilon,
             delta=self.header.budget.delta if self.header.budget is not None else None,
-            clients=self.tally.rows(self.header.samples),
+            clients=self.tally.rows(),
             **self.tally.means(),
             **self.curve.measured(),
         )

@@ -13,7 +13,9 @@ torch = pytest.importorskip("torch")
 from baffle import Adam, Baffle, DivergenceError, LedgerError, ModelError, SettingsError, Sgd  # noqa: E402
 from baffle.baselines import Centralised, EvolutionStrategies, FedAvg, FedSgd, FedZo  # noqa: E402
 from baffle.baselines.baseline import Baseline, _refuse  # noqa: E402
+from baffle.data.samples import Arrays  # noqa: E402
 from baffle.server import cohort_of  # noqa: E402
+from baffle.simulation import Share  # noqa: E402
 from baselines.small import federation, rows, run  # noqa: E402
 
 METHODS = {
@@ -130,6 +132,15 @@ def test_another_runs_folder_is_refused(method, settings, tmp_path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_other_data_of_the_same_size_are_refused(tmp_path) -> None:
+    run(METHODS["fedsgd"], 2, out=tmp_path)
+    other = federation()
+    data = Arrays("other", 1 - other.shares[0].data.inputs, other.shares[0].data.targets)
+    other = dataclasses.replace(other, shares=[Share(data, share.indices) for share in other.shares])
+    with pytest.raises(SettingsError, match="was begun with other settings, data or model"):
+        Baseline(METHODS["fedsgd"], other).run(4, out=tmp_path, resume=True)
+
+
 def test_folders_of_runs_are_kept_apart(tmp_path) -> None:
     run(METHODS["fedsgd"], 1, out=tmp_path / "baseline")
     federation().run(1, out=tmp_path / "baffle")
@@ -169,7 +180,7 @@ def test_the_folder_holds_settings_curve_and_summary(tmp_path) -> None:
         ("fedsgd", 6 * 3, 4 * WEIGHTS, 4 * WEIGHTS),
         ("fedavg", 2 * 6 * 3, 4 * WEIGHTS, 4 * WEIGHTS),
         ("fedzo", 2 * 6 * 5, 4 * WEIGHTS, 4 * WEIGHTS),
-        ("es", 8 * 6, 4 * 8, 32 + 4 * 8),
+        ("es", 8 * 6, 4 * 8, 32 + 32 + 4 * 8),
         ("centralised", 6 * 3, 0, 0),
     ],
 )

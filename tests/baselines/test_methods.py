@@ -167,7 +167,7 @@ def test_checkpointing_runs_the_parts_of_any_module_twice() -> None:
     for checkpointing in (False, True):
         backward = Backpropagation(runtime, checkpointing=checkpointing)
         calls: list[str] = []
-        inner = dict(backward._model.named_modules())
+        inner = dict(backward.module.named_modules())
         for name in names:
             inner[name].register_forward_pre_hook(lambda *_, name=name, calls=calls: calls.append(name))
         found[checkpointing] = backward(weights, batch)

@@ -187,6 +187,11 @@ def test_the_linear_schedule_can_not_be_made_longer(train, command) -> None:
     refused(command("train", "--resume", "run", "--rounds", 3), "rounds = 3", "can't change with schedule = 'linear'")
 
 
+def test_a_run_with_a_budget_can_not_be_made_longer(train, command) -> None:
+    train("--rounds", 2, "--clients", 60, "--mechanism", "gaussian", "--epsilon", 8)
+    refused(command("train", "--resume", "run", "--rounds", 3), "rounds = 3", "can't change with epsilon", "for 2")
+
+
 # Data.
 
 

@@ -79,7 +79,8 @@ def test_where_forward_passes_cost_no_more_they_are_said_to(told) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(1, "1 B"), (999, "999 B"), (1020, "1.02 kB"), (4e7, "40 MB"), (2e12, "2e+03 GB")]
+    ("count", "text"),
+    [(1, "1 B"), (999, "999 B"), (1020, "1.02 kB"), (4e7, "40 MB"), (999_999, "1 MB"), (2e12, "2 TB")],
 )
 def test_sizes_in_words(count, text) -> None:
     assert size(count) == text
@@ -87,4 +88,17 @@ def test_sizes_in_words(count, text) -> None:
 
 def test_a_graph_for_inference_has_no_other_way(told) -> None:
     alone = msgspec.structs.replace(told, ways=told.ways[:1])
-    assert advice(alone, Limits()) == "only forward passes can train this model, a graph for inference."
+    assert advice(alone, Limits()) == "only forward passes can train this model, which can't be differentiated here."
+
+
+def test_in_a_private_run_backpropagation_is_said_to_keep_no_budget(told) -> None:
+    private = msgspec.structs.replace(told, budget=True)
+    no_budget = "but keeps no budget of privacy: use FedSGD where none is needed."
+    assert advice(private, Limits()) == f"backpropagation {FASTER}, {no_budget}"
+    ways = (msgspec.structs.replace(told.ways[0], cosine=0.002), *told.ways[1:])
+    assert "less than 1/10,000 of the forward passes" in advice(msgspec.structs.replace(private, ways=ways), Limits())
+    ways = (msgspec.structs.replace(told.ways[0], cosine=None), *told.ways[1:])
+    text = advice(msgspec.structs.replace(private, ways=ways), Limits())
+    assert text == f"backpropagation comes further, by how much takes a measurement, {no_budget}"
+    text = advice(msgspec.structs.replace(private, ways=ways), Limits(memory=1_000_000_000, upload=999_999))
+    assert text.startswith("your clients can hold 1 GB and upload 1 MB a round, and backpropagation comes further")

@@ -10,10 +10,11 @@ import pytest
 
 from baffle import Baffle, CentredDifference, ForwardDifference, Sgd, Sparse, server
 from baffle.directions import Gaussian, Orthogonal, Rademacher
+from baffle.mechanisms import GaussianPrivacy, RandomisedPrivacy
 from baffle.messages import BlockPlan
 from baffle.optimizers import ExponentialAverage
-from baffle.planning.cosine import expected_cosine, relative_error, rounding_noise
-from baffle.planning.trial import mean_squares
+from baffle.planning.cosine import expected_cosine, relative_error, slope_noise
+from baffle.planning.trial import mean_squares, quiet
 from federation import Layered, simulation
 
 FORWARD = ForwardDifference()
@@ -60,10 +61,10 @@ def test_cosine_of_the_whole_vector_is_the_papers(make_plan) -> None:
 def test_rounding_of_many_clients_averages_out(make_plan) -> None:
     block = BlockPlan(0, 12, 4, 127.0, Gaussian())
     alone = make_plan(blocks=(block,), cohort=(0,), groups=1, quorum=1, bits=8)
-    assert rounding_noise(alone, block, 2.0) == pytest.approx(1 / 12)
+    assert slope_noise(alone, block, 2.0) == pytest.approx(1 / 12)
     four = msgspec.structs.replace(alone, cohort=(0, 1, 2, 3))
-    assert rounding_noise(four, block, 2.0) == pytest.approx(1 / 48)
-    assert rounding_noise(four, block, 0.0) == 0.0
+    assert slope_noise(four, block, 2.0) == pytest.approx(1 / 48)
+    assert slope_noise(four, block, 0.0) == 0.0
 
 
 METHOD = Baffle(
@@ -125,7 +126,7 @@ def foreseen(plan, each: np.ndarray, seen: tuple[float, ...]) -> float:
         float((each[:, part] ** 2).sum(1).mean()) if plan.groups > 1 else own
         for part, own in zip(parts, joint, strict=True)
     ]
-    noise = [rounding_noise(plan, block, square) for block, square in zip(plan.blocks, single, strict=True)]
+    noise = [slope_noise(plan, block, square) for block, square in zip(plan.blocks, single, strict=True)]
     assert len(seen) == len(parts)
     apart = [one / own for one, own in zip(single, joint, strict=True)]
     return expected_cosine(plan, [own / sum(joint) for own in joint], apart, noise)
@@ -141,3 +142,37 @@ def test_slopes_of_a_round_tell_the_gradients_size() -> None:
     gradient = gradients(made, plan, state.parameters).mean(0)
     for block, square in zip(plan.blocks, mean_squares(record), strict=True):
         assert square == pytest.approx((gradient[block.start : block.stop] ** 2).sum(), rel=0.25)
+
+
+PRIVATE = {
+    "gaussian": GaussianPrivacy(multiplier=0.2, size=0.5),
+    "little of it": GaussianPrivacy(multiplier=0.04, size=2.0),
+    "randomised": RandomisedPrivacy(keep=0.4, extension=0.5, slopes=1000, size=0.5),
+}
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_cosine_of_a_private_run_has_its_noise_in_it(name) -> None:
+    """What is told follows from a second look without noise; cosines are those of estimates with it."""
+    bits = 4 if name == "randomised" else 12
+    method = msgspec.structs.replace(METHOD, forwards=300, bits=bits, spread=3.0, privacy=PRIVATE[name])
+    made = simulation(method, runtime=Layered(), weight="equal")
+    state = made.header().start(made.runtime.given)
+    cosines, told, plain = [], [], []
+    for seed in range(40):
+        federation = msgspec.structs.replace(made.header().federation, key=bytes([seed] * 32))
+        plan = server.plan(method, federation, state)
+        noisy, silent = (
+            server.advance(method, state, each, made.gathering().gather(each, state.parameters), made.kernels)
+            for each in (plan, quiet(plan))
+        )
+        estimate = state.parameters.astype(np.float64) - noisy.state.parameters
+        gradient = gradients(made, plan, state.parameters).mean(0)
+        cosines.append(estimate @ gradient / np.linalg.norm(estimate) / np.linalg.norm(gradient))
+        squares = mean_squares(silent.record)
+        shares = [square / sum(squares) for square in squares]
+        noise = [slope_noise(plan, block, square) for block, square in zip(plan.blocks, squares, strict=True)]
+        told.append(expected_cosine(plan, shares, (), noise))
+        plain.append(expected_cosine(plan, shares))
+    assert np.mean(cosines) == pytest.approx(np.mean(told), rel=0.1)
+    assert np.mean(told) < 0.95 * np.mean(plain)

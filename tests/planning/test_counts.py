@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baffle import Baffle, CentralDifference, DivergenceError, ForwardDifference
+from baffle.budget import Target
 from baffle.directions import Gaussian
 from baffle.estimators import CentredDifference
-from baffle.messages import encode
+from baffle.ledger import Reader
+from baffle.messages import Round, decode, encode
 from baffle.parameters import Constant, Layout, Tensor
 from baffle.planning.amount import Amount
 from baffle.planning.budgets import block_bytes, budgets, state_with
@@ -38,7 +41,7 @@ ADAPTIVE = {
 
 def told(made, rounds: int):
     header = made.header()
-    blocks = made.algorithm.blocks_of(header.federation, state_with())
+    blocks = made.algorithm.blocks_of(header.federation, state_with(made.algorithm))
     return count(made, header, rounds, lambda _: blocks)
 
 
@@ -93,10 +96,55 @@ def test_who_answers_and_what_is_tried_again_is_drawn_as_the_run_draws_it(tmp_pa
     assert {name: getattr(before, name).expected for name in after} == pytest.approx(after, rel=1e-12)
 
 
+TARGETS = {
+    "gaussian": ({}, {"mechanism": "gaussian"}),
+    "adapted": ({}, {"mechanism": "gaussian", "quantile": 0.5}),
+    "in groups": ({}, {"mechanism": "gaussian", "quantile": 0.5}),
+    "shares": ({"secure": "ideal"}, {"mechanism": "shares"}),
+    "masks": ({"secure": "masks"}, {"mechanism": "shares", "quantile": 0.5}),
+    "rqm": ({"secure": "ideal"}, {"mechanism": "rqm"}),
+}
+
+
+def hiding(name: str, **settings: Any):
+    own, target = TARGETS[name]
+    method = msgspec.structs.replace(METHOD, bits=4) if name == "rqm" else METHOD
+    method = msgspec.structs.replace(method, groups=2 if name == "in groups" else 1)
+    target = Target(epsilon=50.0, rounds=12, **target)
+    return simulation(
+        method, weight="equal", runtime=Layered(), sizes=(9, 12, 30, 3), **own, **settings, privacy=target
+    )
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_private_runs_cost_what_was_told(name, tmp_path) -> None:
+    made = hiding(name)
+    before, after = told(made, 12), ran(made, 12, tmp_path / "run")
+    assert before.stops is None
+    for name, value in after.items():
+        amount = getattr(before, name)
+        assert amount.least - 1e-9 <= value <= amount.most + 1e-9
+    assert before.forwards.expected == pytest.approx(after["forwards"], rel=1e-12)
+    assert before.upload.expected == after["upload"]
+
+
+def test_a_run_that_ends_for_want_of_budget_is_foreseen(tmp_path) -> None:
+    made = hiding("gaussian", unavailable=0.5, quorum=0.75)
+    before, after = told(made, 12), ran(made, 12, tmp_path / "run")
+    assert before.spent
+    assert before.stops is not None
+    assert 0 < before.stops < 12
+    kept = [decode(data, Round) for data in list(Reader(tmp_path / "run" / "ledger"))[1:]]
+    assert before.stops == len([record for record in kept if record.aggregate is not None])
+    assert before.forwards.expected == pytest.approx(after["forwards"], rel=1e-12)
+    assert before.upload.expected == after["upload"]
+
+
 def test_a_round_that_never_meets_its_quorum_is_foreseen() -> None:
     made = simulation(runtime=Layered(), unavailable=0.6, **COMING_AND_GOING)
     before = told(made, 40)
     assert before.stops == 4
+    assert not before.spent
     with pytest.raises(DivergenceError, match="round 4 was tried 20 times"):
         made.run(40)
 
@@ -137,7 +185,7 @@ def test_no_slopes_lead_beyond_the_bounds(made, data) -> None:
     count = len(bounds.blocks)
     size = st.one_of(st.just(0.0), st.floats(1e-30, 1e30))
     squares = data.draw(st.lists(size, min_size=count, max_size=count))
-    blocks = algorithm.blocks_of(federation, state_with(squares))
+    blocks = algorithm.blocks_of(federation, state_with(algorithm, squares))
     for block, (least, most) in zip(blocks, bounds.blocks, strict=True):
         assert least <= block.budget <= most
     directions = sum(block.budget for block in blocks)

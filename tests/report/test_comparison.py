@@ -17,6 +17,7 @@ from baffle.report.comparison.spread import Spread
 from baffle.report.comparison.targets import reached
 from baffle.report.quantities import percent, size
 from baffle.report.records import Point
+from baffle.trials.task import check_task
 from comparisons import curve, entry
 
 ROUNDS, FORWARDS, UPLOAD, _, SECONDS = COSTS
@@ -130,6 +131,56 @@ def test_seeds_that_overlap_are_said_to(make_run) -> None:
         "b has the highest accuracy at the end: 82.50% (80.00% to 85.00%); "
         "next a, 70.00% (50.00% to 90.00%); the seeds overlap.",
     )
+
+
+def test_an_experiment_that_lost_seeds_is_not_crowned_for_the_others(make_run) -> None:
+    lost = entry(make_run, "a", [curve(0.1, 0.95)], failed="diverged")
+    whole, low = entry(make_run, "b", [curve(0.1, 0.9)] * 2), entry(make_run, "c", [curve(0.1, 0.8)] * 2)
+    told = verdict(Comparison((lost, whole, low)))
+    assert told == (
+        "b has the highest accuracy at the end: 90.00%; next c, 80.00%.",
+        "a ends with an accuracy of 95.00% (1 of 2 seeds).",
+    )
+    (outcomes,) = listings(Comparison((lost, whole, low)))
+    assert [row.cells[1].best for row in outcomes.rows] == [False, True, False]
+    assert verdict(Comparison((lost, whole))) == (
+        "a ends with an accuracy of 95.00% (1 of 2 seeds).",
+        "b ends with an accuracy of 90.00%.",
+    )
+
+
+def test_runs_that_ended_after_other_rounds_are_said_to_have(make_run) -> None:
+    long, short = entry(make_run, "a", [curve(0.1, 0.6, 0.9)]), entry(make_run, "b", [curve(0.1, 0.6)])
+    assert verdict(Comparison((long, short)))[0] == (
+        "a has the highest accuracy at the end: 90.00% (after 20 rounds); next b, 60.00% (after 10 rounds)."
+    )
+
+
+def test_numbers_that_look_the_same_are_called_alike(make_run) -> None:
+    first, second = (
+        entry(make_run, name, [curve(0.1, end)], cost=100) for name, end in (("a", 0.9001), ("b", 0.90012))
+    )
+    told = verdict(Comparison((first, second), (0.5,)))
+    assert told[0] == "The best two are alike in rounds, forwards, upload, download and time at 50 %."
+    rows = listings(Comparison((first, second), (0.5,)))[1].rows
+    assert all(cell.best for row in rows for cell in row.cells[1:])
+
+
+def test_one_place_with_all_data_is_not_held_against_a_client(make_run) -> None:
+    """Its forwards are those of all clients together, and nobody counted how the data came there."""
+    pool = entry(make_run, "pool", [curve(0.1, 0.9)], cost=1000, settings={"algorithm": "centralised"})
+    client = entry(make_run, "fedsgd", [curve(0.1, 0.5, 0.9)], cost=100, settings={"algorithm": "fedsgd"})
+    other = entry(make_run, "ours", [curve(0.1, 0.5, 0.9)], cost=200, settings={"algorithm": "baffle"})
+    told = " ".join(verdict(Comparison((pool, client), (0.5,))))
+    assert "pool reaches 50 % with the fewest rounds (5; next fedsgd, 10)" in told
+    assert "forwards" not in told
+    assert "upload" not in told
+    told = " ".join(verdict(Comparison((pool, client, other), (0.5,))))
+    assert "fedsgd reaches 50 % with the fewest forwards (1,000; next ours, 2,000)" in told
+    rows = listings(Comparison((pool, client, other), (0.5,)))[1].rows
+    assert [row.cells[2].best for row in rows] == [False, True, False]
+    assert check_task([pool, client])[-1].startswith("pool has all data in one place")
+    assert not any("in one place" in line for line in check_task([pool]))
 
 
 def test_evaluations_too_far_apart_to_tell_an_order_are_said_to_be(make_run) -> None:

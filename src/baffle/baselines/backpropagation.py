@@ -22,8 +22,8 @@ class Backpropagation:
     """Gradients of the mean loss that a `TorchRuntime` evaluates: the same module, loss, device and precision.
 
     Batches go through the module in pieces of the runtime's `chunk`, on its threads. With `checkpointing`, activations
-    inside parts of the module are computed again in the backward pass rather than kept: √L parts of a Sequential of L
-    layers, the children of any other module. Source: Chen et al. 2016, arXiv 1604.06174.
+    inside parts of the module are computed again in the backward pass rather than kept: √L parts, two at
+    least, of a Sequential of L layers, the children of any other module. Source: Chen et al. 2016, arXiv 1604.06174.
 
     Raises:
         ModelError: `checkpointing`, and the module has no two parts.
@@ -31,10 +31,11 @@ class Backpropagation:
 
     def __init__(self, runtime: TorchRuntime, *, checkpointing: bool = False) -> None:
         self.runtime = runtime
-        self._model = runtime.module()
+        self.module = runtime.module()
+        """A copy of the runtime's, whose weights are those of the last call."""
         trained = {tensor.name for tensor in runtime.layout.tensors}
-        self._parameters = {name: p for name, p in self._model.named_parameters() if name in trained}
-        self._forward = _checkpointed(self._model) if checkpointing else self._model
+        self._parameters = {name: p for name, p in self.module.named_parameters() if name in trained}
+        self._forward = _checkpointed(self.module) if checkpointing else self.module
 
     def __call__(self, parameters: Vector, batch: Batch) -> Vector:
         """Return the gradient of the batch's mean loss at `parameters` [n], float32 [n].
@@ -44,12 +45,18 @@ class Backpropagation:
         """
         self._put(parameters)
         inputs, targets = self.runtime.tensors(batch)
-        total = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
         with self.runtime.on_threads(self.runtime.threads):
-            for some, own in zip(inputs.split(self.runtime.chunk), targets.split(self.runtime.chunk), strict=True):
-                for name, part in self._part(some, own).items():
-                    total[name].add_(part, alpha=len(own) / len(targets))
-        return self._flat({name: gradient.float().cpu().numpy() for name, gradient in total.items()})
+            total = self._whole(inputs, targets) if len(targets) > self.runtime.chunk else self._part(inputs, targets)
+        return self._flat(total)
+
+    def _whole(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return the gradient of the mean loss of samples that go through the module in pieces."""
+        total: dict[str, Tensor] = {}
+        for some, own in zip(inputs.split(self.runtime.chunk), targets.split(self.runtime.chunk), strict=True):
+            for name, part in self._part(some, own).items():
+                share = len(own) / len(targets)
+                total[name] = part * share if name not in total else total[name].add_(part, alpha=share)
+        return total
 
     def _part(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the gradient of the mean loss of samples that go through the module at once; none where it is 0."""
@@ -73,14 +80,14 @@ class Backpropagation:
             for name, parameter in self._parameters.items():
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
 
-    def _flat(self, gradients: dict[str, np.ndarray]) -> Vector:
-        """Return the flat vector, without the places of pruned weights."""
-        parts = [gradients[tensor.name].ravel() for tensor in self.runtime.layout.tensors]
-        live = [
-            part[tensor.places()] if tensor.live else part
-            for part, tensor in zip(parts, self.runtime.layout.tensors, strict=True)
-        ]
-        return np.concatenate(live).astype(np.float32, copy=False)
+    def _flat(self, gradients: dict[str, Tensor]) -> Vector:
+        """Return the flat vector, without the places of pruned weights; 0 where the loss depends on nothing."""
+        parts: list[np.ndarray] = []
+        for tensor in self.runtime.layout.tensors:
+            found = gradients.get(tensor.name)
+            dense = np.zeros(math.prod(tensor.shape)) if found is None else found.float().cpu().numpy().ravel()
+            parts.append(dense[tensor.places()] if tensor.live else dense)
+        return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 def _checkpointed(model: nn.Module) -> nn.Module:
@@ -89,7 +96,7 @@ def _checkpointed(model: nn.Module) -> nn.Module:
     if len(children) < 2:
         raise ModelError("checkpointing needs a module of two parts or more, such as a Sequential")
     if isinstance(model, nn.Sequential):
-        return _Segments(model, math.isqrt(len(children)) or 1)
+        return _Segments(model, max(2, math.isqrt(len(children))))
     for child in copy.copy(children):
         for part in child.children() if isinstance(child, nn.ModuleList) else (child,):
             part.forward = functools.partial(checkpoint, part.forward, use_reentrant=False)

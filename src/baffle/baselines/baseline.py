@@ -28,6 +28,9 @@ from baffle.simulation import Share, Simulation
 from baffle.tally import Tally
 from baffle.training import ATTEMPTS
 
+_LOOKED_AT = 16
+"""Samples of a client by which its data are known again."""
+
 
 class Attempt(NamedTuple):
     """Who took part in an attempt at a round."""
@@ -90,7 +93,7 @@ class Baseline:
         header, gradient = self.federation.header(), self._gradient()
         journal = Journal(out, self.runtime.layout, self._about(header))
         curve = self._curve(rounds, out, progress)
-        tally = Tally.of(len(self.shares))
+        tally = Tally.of(header.samples)
         state = self._begin(header, journal, curve, settings or self.settings(rounds), resume=resume)
         answered = self._recount(header, tally, state.round)
         if curve.due(state) and not curve.has(state):
@@ -100,7 +103,7 @@ class Baseline:
             if attempt.complete:
                 state = self._advance(state, attempt, gradient, header)
             self._show(curve, journal, tally, state, attempt)
-        return self._result(state, header, curve, journal, tally)
+        return self._result(state, curve, journal, tally)
 
     def _curve(self, rounds: int, out: Path | None, progress: Callable[[Progress], None]) -> Curve:
         return Curve(
@@ -131,7 +134,7 @@ class Baseline:
         else:
             curve.tell(state, len(attempt.answered), tally.means())
 
-    def _result(self, state: State, header: Header, curve: Curve, journal: Journal, tally: Tally) -> Result:
+    def _result(self, state: State, curve: Curve, journal: Journal, tally: Tally) -> Result:
         if not curve.has(state):
             curve.measure(state, 0, tally.means())
         result = Result(
@@ -142,7 +145,7 @@ class Baseline:
             ledger_digest="",
             parameters=state.average,
             layout=self.runtime.layout,
-            clients=tally.rows(header.samples),
+            clients=tally.rows(),
             **tally.means(),
             **curve.measured(),
         )
@@ -237,7 +240,10 @@ class Baseline:
         return gradient
 
     def _about(self, header: Header) -> bytes:
-        """Return the fingerprint of what a run depends on; weights that came with a model are in its snapshots."""
+        """Return the fingerprint of what a run depends on; weights that came with a model are in its snapshots.
+
+        Of each client's data some samples stand for all.
+        """
         federation = msgspec.structs.replace(header.federation, costs=())
         own = (
             type(self.method).__name__,
@@ -248,7 +254,7 @@ class Baseline:
             self.federation.unavailable,
             "" if federation.layout.given else header.initial,
         )
-        return fingerprint(msgspec.msgpack.encode(own))
+        return fingerprint(msgspec.msgpack.encode(own), *(_looked_at(share) for share in self.shares))
 
     def settings(self, rounds: int) -> dict[str, Any]:
         """Return what was asked for, in words and numbers."""
@@ -267,6 +273,12 @@ def pooled(federation: Simulation) -> Simulation:
         raise SettingsError("clients", len(federation.shares), "must share one data set to be pooled")
     everything = Share(data, np.concatenate([share.indices for share in federation.shares]))
     return replace(federation, shares=[everything], participation=1.0, unavailable=0.0)
+
+
+def _looked_at(share: Share) -> bytes:
+    """Return the bytes of some of a client's samples, evenly spread."""
+    places = np.unique(np.linspace(0, share.indices.size - 1, _LOOKED_AT).astype(np.int64))
+    return b"".join(np.ascontiguousarray(part).tobytes() for part in share.data.take(share.indices[places]))
 
 
 def _refuse(parameters: Vector, batch: Batch) -> Vector:

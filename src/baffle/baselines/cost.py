@@ -3,23 +3,23 @@
 # pyright: standard
 from __future__ import annotations
 
-import copy
-import math
 import time
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
+from baffle.baselines.backpropagation import Backpropagation
 from baffle.baselines.price import StepCost
+from baffle.errors import ModelError
+from baffle.parameters import Vector
+from baffle.runtimes import Batch
+from baffle.runtimes.torch import TorchRuntime
 
 Mode: TypeAlias = Literal["inference", "backward", "checkpointed"]
 MODES: tuple[Mode, ...] = ("inference", "backward", "checkpointed")
@@ -67,79 +67,61 @@ class Live(TorchDispatchMode):
         self.bytes -= size
 
 
-def costs_of(module: nn.Module, batch: tuple[NDArray[Any], NDArray[Any]], seconds: float = 0.0) -> dict[str, StepCost]:
-    """Return what each kind of pass costs on one mini-batch of arrays, on one thread; see `step_cost`."""
-    inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)) for part in batch)
-    inputs = inputs.float() if inputs.is_floating_point() else inputs
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return {mode: step_cost(module, inputs, targets, mode, seconds) for mode in MODES}
-    finally:
-        torch.set_num_threads(before)
+def costs_of(runtime: TorchRuntime, batch: Batch, seconds: float = 0.0) -> dict[str, StepCost]:
+    """Return what each kind of pass costs on this machine, over one mini-batch and as a run makes it.
 
-
-def step_cost(module: nn.Module, inputs: Tensor, targets: Tensor, mode: Mode, seconds: float = 0.0) -> StepCost:
-    """Return what a pass of `module`, with cross-entropy, over one batch costs on this machine.
-
-    Checkpointing cuts a sequence of L layers into equal runs and keeps what lies between them: √L, L/2 or L of them,
-    whichever holds least; another module is cut into its children. The module is not changed, and dropout is off.
+    A runtime's module, loss, precision, threads and pieces; dropout is off. Checkpointing as in `Backpropagation`. What
+    a module can't do has no cost: checkpointing without parts, gradients through what has no derivative.
 
     Args:
-        module: (inputs [B, ...]) -> logits [B, classes].
-        inputs: one mini-batch.
-        targets: its classes [B].
-        mode: what is done.
-        seconds: for how long it is timed, three passes at least.
+        runtime: of the run.
+        batch: inputs [B, ...] and targets [B].
+        seconds: for how long each kind is timed, three passes at least.
     """
-    module = copy.deepcopy(module).eval()
-    ways = _checkpointed(module) if mode == "checkpointed" else [module]
-    peaks = [_peak(module, way, inputs, targets, mode) for way in ways]
-    best = ways[peaks.index(min(peaks))]
+    point = runtime.layout.flatten(runtime.given)
+    found: dict[str, StepCost] = {}
+    for mode in MODES:
+        try:
+            step = _step(runtime, mode)
+            found[mode] = _cost(partial(step, point, batch), step.known, seconds)
+        except ModelError:  # one part alone, or an operation without a derivative
+            continue
+    return found
+
+
+class _Step:
+    """One pass, and the tensors that are there without it."""
+
+    def __init__(self, run: Callable[[Vector, Batch], object], module: nn.Module) -> None:
+        self.run = run
+        self.known = [*module.parameters(), *module.buffers()]
+
+    def __call__(self, parameters: Vector, batch: Batch) -> None:
+        self.run(parameters, batch)
+
+
+def _step(runtime: TorchRuntime, mode: Mode) -> _Step:
+    if mode == "inference":
+        module = runtime.module()
+        return _Step(partial(_inference, runtime, module), module)
+    gradient = Backpropagation(runtime, checkpointing=mode == "checkpointed")
+    return _Step(gradient, gradient.module)
+
+
+def _inference(runtime: TorchRuntime, module: nn.Module, _: Vector, batch: Batch) -> None:
+    inputs, targets = runtime.tensors(batch)
+    with torch.inference_mode(), runtime.on_threads(runtime.threads):
+        for some, own in zip(inputs.split(runtime.chunk), targets.split(runtime.chunk), strict=True):
+            runtime.loss(module(some), own).mean()
+
+
+def _cost(step: Callable[[], None], known: Iterable[Tensor], seconds: float) -> StepCost:
+    step()  # whatever is needed once is set up
+    live = Live(known)
+    with live:
+        step()
     begun, passes = time.perf_counter(), 0
     while passes < _FEWEST or time.perf_counter() - begun < seconds:
-        _pass(module, best, inputs, targets, mode)
+        step()
         passes += 1
-    return StepCost(min(peaks), (time.perf_counter() - begun) / passes)
-
-
-def _peak(module: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor, mode: Mode) -> int:
-    """Return the most bytes that a pass holds, after one in which whatever is needed once was set up."""
-    _pass(module, forward, inputs, targets, mode)
-    module.zero_grad(set_to_none=True)
-    live = Live([*module.parameters(), *module.buffers(), inputs, targets])
-    with live:
-        _pass(module, forward, inputs, targets, mode)
-    return live.peak
-
-
-def _pass(module: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor, mode: Mode) -> None:
-    module.zero_grad(set_to_none=True)
-    with torch.set_grad_enabled(mode != "inference"):
-        loss = nn.functional.cross_entropy(forward(inputs), targets)
-        if mode != "inference":
-            loss.backward()
-
-
-def _checkpointed(module: nn.Module) -> list[Callable[[Tensor], Tensor]]:
-    """Return forward passes of `module` that keep only what lies between some of its parts."""
-    if isinstance(module, nn.Sequential):
-        layers = len(module)
-        cuts = {max(1, round(math.sqrt(layers))), max(1, layers // 2), layers}
-        return [partial(_in_parts, module, parts) for parts in sorted(cuts)]
-    for child in module.children():
-        child.forward = _again(child.forward)
-    return [module]
-
-
-def _in_parts(module: nn.Sequential, parts: int, inputs: Tensor) -> Tensor:
-    return checkpoint_sequential(module, parts, inputs, use_reentrant=False, preserve_rng_state=False)
-
-
-def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `forward`, computed once more where its gradients are."""
-
-    def run(*arguments: Any) -> Any:
-        return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False)
-
-    return run
+    return StepCost(live.peak, (time.perf_counter() - begun) / passes)

@@ -32,7 +32,8 @@ class EvolutionStrategies(msgspec.Struct, frozen=True, kw_only=True):
 
     A loss that is not finite ranks last. ĝ keeps the ranks alone, so its length says nothing of the gradient's: Adam
     suits it. Its relative squared error is about 2n/P. Costs P·B forward equivalents. What clients need to follow is
-    the key and the mean losses, which everyone is sent. Source: Salimans et al. 2017, arXiv 1703.03864, algorithm 2.
+    the key and the mean losses, which everyone is sent; who is asked has the key before that as well. Source: Salimans
+    et al. 2017, arXiv 1703.03864, algorithm 2.
 
     Raises:
         SettingsError: a field is out of its range.
@@ -84,9 +85,9 @@ class EvolutionStrategies(msgspec.Struct, frozen=True, kw_only=True):
         return float(self.population * min(self.batch, samples))
 
     def traffic(self, weights: int) -> Traffic:
-        """Return the bytes of a key down, of losses up, and of mean losses to everyone."""
+        """Return the bytes of a key down, of losses up, and of the key and the mean losses to everyone."""
         del weights
-        return Traffic(up=4 * self.population, down=BYTES, news=4 * self.population)
+        return Traffic(up=4 * self.population, down=BYTES, news=BYTES + 4 * self.population)
 
 
 def ranks(losses: Vector) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ class FedZo(msgspec.Struct, frozen=True, kw_only=True):
 
     E e is the gradient of the loss smoothed over the ball of radius μ; its relative squared error is about n/b₂, so
     that stable rates η are about b₂/n of backpropagation's. Costs H b₁ (b₂ + 1) forward equivalents, the memory of
-    inference, and b₂ vectors of n. Source: Fang et al. 2022, arXiv 2201.09531, algorithm 1 and equation 4.
+    inference, and 2b₂ vectors of n. Source: Fang et al. 2022, arXiv 2201.09531, algorithm 1 and equation 4.
 
     Raises:
         SettingsError: a field is out of its range.
@@ -74,7 +74,8 @@ class FedZo(msgspec.Struct, frozen=True, kw_only=True):
         moved = runtime.losses((point + step * direction for direction in directions), [batch])[:, 0]
         with np.errstate(invalid="ignore", over="ignore"):  # the server refuses what is not finite
             slopes = (moved - base) * (point.size / (float(step) * self.directions))
-            return (slopes.astype(np.float32)[:, None] * directions).sum(0)
+            directions *= slopes.astype(np.float32)[:, None]
+            return directions.sum(0)
 
     def forwards(self, samples: int) -> float:
         """Return the forward equivalents of a round for a client that holds so many samples."""
@@ -88,4 +89,5 @@ class FedZo(msgspec.Struct, frozen=True, kw_only=True):
 def sphere(key: Key, count: int, size: int) -> NDArray[np.float32]:
     """Return directions drawn uniformly from the unit sphere, float32 [count, size]."""
     drawn = key.generator().standard_normal((count, size), np.float32)
-    return drawn / np.sqrt((drawn * drawn).sum(1, keepdims=True))
+    drawn /= np.sqrt((drawn * drawn).sum(1, keepdims=True))
+    return drawn

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from baffle.runtimes import Runtime
 
 
 class StepCost(msgspec.Struct, frozen=True):
@@ -27,3 +31,14 @@ def download_bytes(size: int) -> int:
 def forwards(samples: int, *, checkpointed: bool) -> int:
     """Return the forward equivalents of a gradient on `samples`: a backward pass is two, a checkpointed one three."""
     return (4 if checkpointed else 3) * samples
+
+
+def kinds(runtime: Runtime) -> tuple[str, ...]:
+    """Return the kinds of gradient that a runtime's model can have: none through a graph for inference.
+
+    Checkpointing needs a module of two parts at least.
+    """
+    module: Any = getattr(runtime, "module", None)
+    if module is None:
+        return ()
+    return ("backward", "checkpointed") if len(list(module().children())) > 1 else ("backward",)

@@ -90,9 +90,14 @@ def _run(console: Console, told: Forecast, _: Limits) -> None:
         rows.append(("processor", f"{_seconds(process.processor_seconds)} of a core"))
         rows.append(("memory", f"{size(process.peak_memory)} for `baffle train` here"))
     if run.stops is not None:
-        rows.append(("stops", f"in round {run.stops}, which never meets its quorum"))
+        why = "for want of privacy budget" if run.spent else "which never meets its quorum"
+        rows.append(("stops", f"in round {run.stops}, {why}"))
     for name, value in rows:
         console.print(Text(f"{name:<12}{value}"), soft_wrap=True)
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _blocks(console: Console, told: Forecast, _: Limits) -> None:
@@ -102,7 +107,7 @@ def _blocks(console: Console, told: Forecast, _: Limits) -> None:
     for part in told.parts:
         name = part.tensors[0] if len(part.tensors) == 1 else f"{part.tensors[0]} … {part.tensors[-1]}"
         costs, share = f"{100 * part.cost:.1f} %", f"{100 * part.share:.0f} %"
-        table.add_row(Text(name), f"{part.size:,}", _number(part.budget), costs, share, f"{part.cosine:.3f}")
+        table.add_row(Text(name), f"{part.size:,}", _number(part.budget), costs, share, _cosine(part.cosine))
     console.print(table)
 
 
@@ -141,7 +146,7 @@ _ROWS: tuple[tuple[str, Callable[[Way], str]], ...] = (
     ("bytes up", lambda way: _size(way.upload)),
     ("bytes down", lambda way: _size(way.download)),
     ("memory", lambda way: "-" if way.memory is None else size(way.memory)),
-    ("cosine", lambda way: "-" if way.cosine is None else f"{way.cosine:.3f}"),
+    ("cosine", lambda way: _cosine(way.cosine)),
     ("time here", lambda way: "-" if way.seconds is None else _seconds(way.seconds)),
 )
 

@@ -57,6 +57,8 @@ def _resumed(options: argparse.Namespace, flags: dict[str, Any]) -> Experiment:
     experiment = read(found, flags)
     if experiment.schedule != "constant" and "rounds" in flags:
         raise SettingsError("rounds", flags["rounds"], f"can't change with schedule = '{experiment.schedule}'")
+    if experiment.epsilon and "rounds" in flags and flags["rounds"] != found.get("rounds"):
+        raise SettingsError("rounds", flags["rounds"], f"can't change with epsilon: its noise is for {found['rounds']}")
     return experiment
 
 

@@ -15,7 +15,7 @@ from baffle import checks
 from baffle.mechanisms.clip import clip
 from baffle.mechanisms.clip_norm import AdaptiveBound, clip_norm, norm
 from baffle.mechanisms.discrete_gaussian import DiscreteGaussian
-from baffle.mechanisms.quantise import Quantiser
+from baffle.mechanisms.quantise import ROUNDING, Quantiser
 from baffle.mechanisms.rqm import RandomisedQuantiser
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Noised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         """Return what noise adds to a sum of `clients` at most; the server's with a chance of 1e-42 for more."""
         return clients * self.reach if self.shares else math.ceil(14 * math.sqrt(self.variance))
 
+    def spread(self, clients: float, _: int) -> float:
+        """Return the variance of a sum of `clients` integers, in quanta²: of noise, and of rounding."""
+        return self.variance * (clients / self.shares if self.shares else 1.0) + clients * ROUNDING
+
     def noise(self, count: int, randomness: Bytes) -> Integers:
         """Return what the server adds to a group's sums, [count]; zeros where the clients have done it."""
         if self.shares:
@@ -124,6 +128,11 @@ class Randomised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     def most(self, _: int) -> int:
         """Return 0."""
         return 0
+
+    def spread(self, clients: float, levels: int) -> float:
+        """Return the variance of a sum of `clients` integers for slopes near 0, in quanta²."""
+        odds = RandomisedQuantiser(2 * levels + 1, self.keep, self.extension).probabilities(np.zeros(1))[0]
+        return clients * float(odds @ np.arange(-levels, levels + 1) ** 2)
 
     def noise(self, count: int, _: Bytes) -> Integers:
         """Return zeros."""

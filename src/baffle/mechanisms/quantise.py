@@ -11,6 +11,8 @@ from baffle import checks
 
 MISSING = np.iinfo(np.int64).min
 """Stands for a slope that could not be measured."""
+ROUNDING = 1 / 6
+"""Variance of rounding in quanta² where every fraction is as likely: the mean of f(1 − f)."""
 
 
 @dataclass(frozen=True, slots=True)

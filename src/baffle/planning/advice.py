@@ -8,6 +8,8 @@ from baffle.planning.forecast import Forecast, Way
 
 _FAR = 1.5
 """Times as much from which a difference is worth a word."""
+_LEAST = 1e-4
+"""Share below which a number says no more: it rests on a cosine that nobody would see."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -42,10 +44,10 @@ class Limits(msgspec.Struct, frozen=True):
 def size(count: float) -> str:
     """Return bytes in a unit that a person reads at a glance."""
     power = 0
-    while count >= 1000 and power < 3:
+    while float(f"{count:.3g}") >= 1000 and power < 5:
         count /= 1000
         power += 1
-    return f"{count:.3g} {('B', 'kB', 'MB', 'GB')[power]}"
+    return f"{count:.3g} {('B', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
 
 
 def advice(found: Forecast, limits: Limits) -> str:
@@ -66,15 +68,20 @@ def advice(found: Forecast, limits: Limits) -> str:
     best = fitting[0]
     reason = _compared(found, best)
     if unfit:
-        return f"{can}: forward passes do not fit as they are set (this {' and '.join(unfit)}); use {_named(best)}."
+        unlike = ", which keeps no budget of privacy" if found.budget else ""
+        why = f"this {' and '.join(unfit)}"
+        return f"{can}: forward passes do not fit as they are set ({why}); use {_named(best)}{unlike}."
+    so = can + ", and " if can else ""
+    if found.budget:
+        return f"{so}{reason}, but keeps no budget of privacy: use {_named(best)} where none is needed."
     if _work(found, best) > 1 / _FAR:
-        return f"both fit; {reason}: forward passes cost no more here, so use them where you want their small reports."
-    return f"{can + ', and ' if can else ''}{reason}: use {_named(best)} wherever clients can run it."
+        return f"both fit; {reason}: forward passes cost little more here, so use them for their small reports."
+    return f"{so}{reason}: use {_named(best)} wherever clients can run it."
 
 
 def _forwards_only(found: Forecast, limits: Limits, can: str) -> str:
     if not found.ways[1:]:
-        return f"{can + ': ' if can else ''}only forward passes can train this model, a graph for inference."
+        return f"{can + ': ' if can else ''}only forward passes can train this model, which can't be differentiated here."
     closest = min(found.ways[1:], key=lambda way: len(limits.broken_by(way)))
     why = f"{closest.name} {' and '.join(limits.broken_by(closest))}"
     own = found.ways[0]
@@ -104,6 +111,8 @@ def _work(found: Forecast, way: Way) -> float:
 
 def _compared(found: Forecast, way: Way) -> str:
     own = found.ways[0]
+    if own.cosine is None:
+        return "backpropagation comes further, by how much takes a measurement"
     upload = (own.cosine or 0.0) ** 2 * way.upload.expected / own.upload.expected
     work, sent = _times(_work(found, way)), _times(upload)
     less = " (less with FedAvg's local steps)" if upload > 1 else ""
@@ -114,4 +123,6 @@ def _times(ratio: float) -> str:
     """Return a ratio in words."""
     if ratio >= 1:
         return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
-    return f"1/{1 / ratio:.3g} of" if ratio > 0 else "none of"
+    if ratio < _LEAST:
+        return f"less than 1/{1 / _LEAST:,.0f} of"
+    return f"1/{1 / ratio:,.0f} of" if ratio <= 0.1 else f"1/{1 / ratio:.2g} of"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,9 +36,9 @@ class Budgets(NamedTuple):
         return all(least == most for least, most in self.blocks)
 
 
-def state_with(squares: Sequence[float] = (), number: int = 0, attempt: int = 0) -> State:
-    """Return a state that a plan can be made from; it has no parameters."""
-    return State(_NONE, _NONE, {}, number, attempt, tuple(squares))
+def state_with(algorithm: Baffle, squares: Sequence[float] = ()) -> State:
+    """Return a state that a plan can be made from, as it is before the first round; it has no parameters."""
+    return replace(algorithm.start(_NONE), squares=tuple(squares))
 
 
 def budgets(algorithm: Baffle, federation: Federation) -> Budgets:
@@ -51,8 +52,8 @@ def budgets(algorithm: Baffle, federation: Federation) -> Budgets:
     Raises:
         SettingsError: a block would get too few directions.
     """
-    blocks = algorithm.blocks_of(federation, state_with())
-    passes, candidates = algorithm.shared_of(federation, state_with())
+    blocks = algorithm.blocks_of(federation, state_with(algorithm))
+    passes, candidates = algorithm.shared_of(federation, state_with(algorithm))
     first = [block.budget for block in blocks]
     floors = allocation.floors(passes, candidates)
     free = [number for number, block in enumerate(candidates) if floors[number] < block.most]
@@ -74,10 +75,10 @@ def _bounds(
     algorithm: Baffle, federation: Federation, number: int, first: int, floor: int, most: int
 ) -> tuple[int, int]:
     """Return least and most K_b of one block: when it alone has no slopes, and when it alone has some."""
-    count = len(algorithm.shared_of(federation, state_with())[1])
+    count = len(algorithm.shared_of(federation, state_with(algorithm))[1])
     alone = [float(other == number) for other in range(count)]
     ends = [
-        algorithm.blocks_of(federation, state_with(squares))[number].budget
+        algorithm.blocks_of(federation, state_with(algorithm, squares))[number].budget
         for squares in ([1.0 - own for own in alone], alone)
     ]
     return max(floor, min(*ends, first) - 1), min(most, max(*ends, first) + 1)
@@ -122,7 +123,7 @@ def block_bytes(algorithm: Baffle, federation: Federation, bounds: Budgets) -> t
     A larger budget takes more bytes, and so may the orthogonal law, which begins at a quarter of the block's size.
     """
     least = most = 0
-    for block, (low, high) in zip(algorithm.blocks_of(federation, state_with()), bounds.blocks, strict=True):
+    for block, (low, high) in zip(algorithm.blocks_of(federation, state_with(algorithm)), bounds.blocks, strict=True):
         turn = -(-(block.stop - block.start) // 4)
         turns = {low, high, *(k for k in (turn - 1, turn) if low < k < high)}
         sizes = [_encoded(algorithm, block, budget) for budget in turns]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from baffle.directions import Gaussian, Orthogonal, Sparse
+from baffle.mechanisms.quantise import ROUNDING
 from baffle.messages import BlockPlan, Plan
 
 
@@ -24,7 +25,7 @@ def expected_cosine(
         plan: the round's.
         shares: ‖g_b‖²/‖g‖² of each block, adding up to 1; all equal where nothing is known.
         apart: mean ‖g_b‖² of single groups over that of their mean, ≥ 1; 1 by default, as with one group.
-        noise: variance of a slope that comes from rounding, over the slopes' mean square; 0 by default.
+        noise: variance of a slope that comes from rounding and privacy, over the slopes' mean square; 0 by default.
     """
     count = len(plan.blocks)
     rows = zip(plan.blocks, shares or [1 / count] * count, apart or [1.0] * count, noise or [0.0] * count, strict=True)
@@ -50,8 +51,8 @@ def relative_error(plan: Plan, block: BlockPlan, noise: float = 0.0) -> float:
     return (own + noise * size / free) / (plan.groups * plan.steps)
 
 
-def rounding_noise(plan: Plan, block: BlockPlan, square: float) -> float:
-    """Return the variance of a group's mean slope that stochastic rounding brings, over its mean square.
+def slope_noise(plan: Plan, block: BlockPlan, square: float) -> float:
+    """Return the variance of a group's mean slope that rounding and privacy's noise bring, over its mean square.
 
     A fraction f is rounded up at random with variance f(1 − f), 1/6 on average: (c/levels)²/6 for one client, and in a
     group's mean as much less as it has clients. 0 where there is no slope.
@@ -59,7 +60,9 @@ def rounding_noise(plan: Plan, block: BlockPlan, square: float) -> float:
     if not square:
         return 0.0
     members = len(plan.cohort) / plan.groups
-    return (block.bound / plan.quantiser.levels) ** 2 / 6.0 / members / square
+    levels = plan.quantiser.levels
+    quanta = members * ROUNDING if plan.privacy is None else plan.privacy.spread(members, levels)
+    return (block.bound / levels / members) ** 2 * quanta / square
 
 
 def _kurtosis(block: BlockPlan) -> float:

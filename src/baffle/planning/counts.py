@@ -24,6 +24,7 @@ from baffle.planning.budgets import Budgets, block_bytes, budgets, state_with
 from baffle.secure import Ring, Slot
 from baffle.secure.sizes import upload
 from baffle.simulation import Secure, Simulation
+from baffle.tally import drawn
 from baffle.training import ATTEMPTS
 
 _FRAME = 8 + DIGEST
@@ -49,7 +50,7 @@ class Counts(msgspec.Struct, frozen=True):
     ledger: Amount
     """Bytes of the ledger's file."""
     round_forwards: Amount
-    """Of one client that answers, in a round."""
+    """Of one client that answers, in a round; of all clients on average, as some hold fewer samples than a batch."""
     round_upload: Amount
     """Bytes of the largest report."""
     round_download: Amount
@@ -59,7 +60,9 @@ class Counts(msgspec.Struct, frozen=True):
     attempts: int
     """Tries at all rounds."""
     stops: int | None
-    """The round that never meets its quorum, so that the run ends there; None if there is none."""
+    """The round in which the run ends before its time; None if it does not."""
+    spent: bool
+    """Whether it ends because too few clients have budget of privacy left, and not for want of reports."""
 
 
 @dataclass(slots=True)
@@ -71,9 +74,11 @@ class _Sums:
     download: NDArray[np.int64]
     ledger: NDArray[np.int64]
     largest: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 3)))
-    """Of one client and round: forwards, bytes up, bytes down."""
+    """Of one client and round: forwards of a mean client, most bytes up, most bytes down."""
     answered: int = 0
     attempts: int = 0
+    rounds: int = 0
+    """That closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class _Sizes:
     forwards: float
     bits: int
     """Of the sums."""
+    inside: int
+    """A sum that tells how many clients' slopes were within their bound; 0 where none does."""
 
 
 Expected = Callable[[int], tuple[BlockPlan, ...]]
@@ -106,8 +113,8 @@ def count(simulation: Simulation, header: Header, rounds: int, expected: Expecte
     clients, start = federation.clients, len(MAGIC) + _FRAME + len(encode(header))
     shape = (3, clients)
     sums = _Sums(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(3, start))
-    stops = None
-    fixed = algorithm.blocks_of(federation, state_with()) if bounds.fixed else None
+    fixed = algorithm.blocks_of(federation, state_with(algorithm)) if bounds.fixed else None
+    tried = 0
 
     @cache
     def sizes(blocks: tuple[BlockPlan, ...]) -> _Sizes:
@@ -121,9 +128,9 @@ def count(simulation: Simulation, header: Header, rounds: int, expected: Expecte
     for _, alike in groupby(tries(), _bytes_follow_from):
         times, (plan, counted, own) = deque(enumerate(alike, 1), maxlen=1).pop()
         _add(sums, header, simulation.secure, plan, counted, (ends[0], own, ends[1]), times)
-        if plan.attempt + 1 >= ATTEMPTS and len(counted) < plan.quorum:
-            stops = plan.round
-    return _counts(sums, stops)
+        tried = plan.attempt + 1 if len(counted) < plan.quorum else 0
+    stops = sums.rounds if sums.rounds < rounds else None
+    return _counts(sums, stops, spent=stops is not None and tried < ATTEMPTS)
 
 
 def _bytes_follow_from(tried: tuple[Plan, tuple[int, ...], _Sizes]) -> tuple[Any, ...]:
@@ -135,15 +142,22 @@ def _bytes_follow_from(tried: tuple[Plan, tuple[int, ...], _Sizes]) -> tuple[Any
 def attempts(simulation: Simulation, header: Header, rounds: int) -> Iterator[tuple[Plan, tuple[int, ...]]]:
     """Yield every plan of a run, with the first round's blocks, and the clients that answer it, ascending.
 
-    It ends early with a round that is tried too often.
+    It ends early with a round that is tried too often, or where too few clients have budget of privacy left.
     """
     federation, clients = header.federation, simulation.clients()
     chance = simulation.key.fold("unavailable")
-    first = server.plan(header.algorithm, federation, state_with())
+    first = server.plan(header.algorithm, federation, state_with(header.algorithm))
     number = attempt = 0
+    asked = np.zeros(federation.clients, np.int64)
     while number < rounds and attempt < ATTEMPTS:
-        cohort = server.cohort_of(federation, number, attempt)
-        plan = msgspec.structs.replace(first, round=number, attempt=attempt, cohort=cohort)
+        there = header.budget.allowed(asked, None) if header.budget is not None else None
+        if there is not None and len(there) < federation.least:
+            return
+        cohort = server.cohort_of(federation, number, attempt, there)
+        if header.budget is not None:
+            asked[list(cohort)] += 1
+        groups = header.algorithm.groups_of(len(cohort))
+        plan = msgspec.structs.replace(first, round=number, attempt=attempt, cohort=cohort, groups=groups)
         answered = tuple(client.number for client in present(plan, clients, simulation.unavailable, chance))
         yield plan, answered
         number, attempt = (number + 1, 0) if len(answered) >= plan.quorum else (number, attempt + 1)
@@ -154,17 +168,28 @@ def _ends(header: Header, bounds: Budgets) -> tuple[_Sizes, _Sizes]:
     algorithm = header.algorithm
     low, high = block_bytes(algorithm, header.federation, bounds)
     if bounds.fixed:  # counted on the plan itself, free of rounding
-        exact = _sizes_of(algorithm.blocks_of(header.federation, state_with()), header)
-        return replace(exact, bits=2), exact
-    least, most = bounds.directions
-    return _Sizes(low, least, bounds.forwards[0], 2), _Sizes(high, most, bounds.forwards[1], algorithm.bits)
+        exact = _sizes_of(algorithm.blocks_of(header.federation, state_with(algorithm)), header)
+        return replace(exact, bits=2, inside=0), replace(exact, inside=_inside(header)[1])
+    (least, most), (few, many) = bounds.directions, bounds.forwards
+    return _Sizes(low, least, few, 2, 0), _Sizes(high, most, many, algorithm.bits, _inside(header)[1])
+
+
+def _inside(header: Header) -> tuple[int, int]:
+    """Return a likely sum of what clients say of their norms, each ±L, and the largest with its noise; or zeros."""
+    plan = server.plan(header.algorithm, header.federation, state_with(header.algorithm))
+    if plan.privacy is None or not plan.privacy.counts:
+        return 0, 0
+    whole = plan.quantiser.levels * len(plan.cohort)
+    return whole // 2, whole + plan.privacy.most(len(plan.cohort))
 
 
 def _sizes_of(blocks: tuple[BlockPlan, ...], header: Header) -> _Sizes:
     """Return what a round with these blocks has."""
     algorithm, federation = header.algorithm, header.federation
-    plan = msgspec.structs.replace(server.plan(algorithm, federation, state_with()), blocks=blocks)
-    return _Sizes(sum(len(encode(block)) for block in blocks), plan.directions, plan.forwards, algorithm.bits)
+    plan = msgspec.structs.replace(server.plan(algorithm, federation, state_with(algorithm)), blocks=blocks)
+    return _Sizes(
+        sum(len(encode(block)) for block in blocks), plan.directions, plan.forwards, algorithm.bits, _inside(header)[0]
+    )
 
 
 def _add(
@@ -178,21 +203,23 @@ def _add(
 ) -> None:
     """Count one attempt, and others like it."""
     sums.attempts += times
+    sums.rounds += times * (len(answered) >= plan.quorum)
     sums.answered += times * len(answered)
     envelope = len(encode(plan)) - sum(len(encode(block)) for block in plan.blocks)
     closed = len(answered) >= plan.quorum
     weights = header.samples if header.federation.most_samples > 1 else (1,) * header.federation.clients
+    fill = drawn(np.array(header.samples, np.int64), plan.batch)
     done: dict[_Sizes, tuple[int, tuple[int, ...], int, int]] = {}
     for end, sizes in enumerate(rows):
         if sizes not in done:
             done[sizes] = _messages(header, secure, plan, answered, weights, sizes, envelope, closed)
         planned, uploads, aggregate, record = done[sizes]
-        sums.forwards[end, list(answered)] += times * sizes.forwards
+        sums.forwards[end, list(answered)] += times * sizes.forwards * fill[list(answered)]
         sums.upload[end, list(answered)] += times * np.array(uploads, np.int64)
         sums.download[end, list(plan.cohort)] += times * planned
         sums.download[end] += times * aggregate
         sums.ledger[end] += times * record
-        largest = (sizes.forwards, max(uploads, default=0), planned + aggregate)
+        largest = (sizes.forwards * fill.mean(), max(uploads, default=0), planned + aggregate)
         sums.largest[:, end] = np.maximum(sums.largest[:, end], largest)
 
 
@@ -211,7 +238,8 @@ def _messages(
     uploads = _uploads(secure, plan, answered, weights, words)
     weight = sum(weights[client] for client in answered)
     integers = packed_size(plan.groups * plan.steps * sizes.directions, sizes.bits)
-    aggregate = _aggregate(weight, sizes.bits, integers, words > plan.steps * sizes.directions) if closed else 0
+    inside = (sizes.inside,) * plan.groups if words > plan.steps * sizes.directions else ()
+    aggregate = _aggregate(weight, sizes.bits, integers, inside) if closed else 0
     missing = tuple((client, "no answer") for client in plan.cohort if client not in answered)
     spent = 0.5 if header.budget is not None else None  # any number takes as many bytes
     record = Round(plan, answered, uploads, missing, None, header.initial if closed else None, spent)
@@ -241,11 +269,11 @@ def _report(number: int, attempt: int, client: int, samples: int, slopes: int) -
 
 
 @lru_cache(maxsize=1 << 12)
-def _aggregate(weight: int, bits: int, integers: int, counts: bool) -> int:
-    return len(encode(Aggregate(weight, bits, bytes(integers), 0, (0,) if counts else ())))
+def _aggregate(weight: int, bits: int, integers: int, inside: tuple[int, ...]) -> int:
+    return len(encode(Aggregate(weight, bits, bytes(integers), 0, inside)))
 
 
-def _counts(sums: _Sums, stops: int | None) -> Counts:
+def _counts(sums: _Sums, stops: int | None, *, spent: bool) -> Counts:
     forwards, upload, download = sums.largest
     return Counts(
         forwards=_amount(sums.forwards.mean(axis=1)),
@@ -260,6 +288,7 @@ def _counts(sums: _Sums, stops: int | None) -> Counts:
         answered=sums.answered,
         attempts=sums.attempts,
         stops=stops,
+        spent=spent,
     )
 
 

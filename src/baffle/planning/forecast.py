@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from baffle import server
 from baffle.baselines import price as backward
@@ -17,7 +18,7 @@ from baffle.messages import BlockPlan, Plan
 from baffle.planning import memory
 from baffle.planning.amount import Amount
 from baffle.planning.budgets import budgets, state_with
-from baffle.planning.cosine import expected_cosine, relative_error, rounding_noise
+from baffle.planning.cosine import expected_cosine, relative_error, slope_noise
 from baffle.planning.counts import Counts, count
 from baffle.planning.findings import Findings
 from baffle.simulation import Simulation
@@ -54,8 +55,8 @@ class Part(msgspec.Struct, frozen=True):
     """Of a probe, in forward passes."""
     share: float
     """‖g_b‖²/‖g‖²."""
-    cosine: float
-    """Of its own part of the estimate."""
+    cosine: float | None
+    """Of its own part of the estimate; None where that is not told."""
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -93,6 +94,8 @@ class Forecast(msgspec.Struct, frozen=True):
     """None without a measurement."""
     views: tuple[View, ...]
     """Who sees what of a client's data."""
+    budget: bool
+    """Whether a budget of privacy is kept, which the ways by backpropagation do not."""
 
 
 def forecast(experiment: Experiment, simulation: Simulation, found: Findings | None, batch: int = 0) -> Forecast:
@@ -127,6 +130,7 @@ def forecast(experiment: Experiment, simulation: Simulation, found: Findings | N
         server_memory=memory.server(plan, start, simulation.runtime.layout.size),
         process=found and _process(experiment, counts, header, found),
         views=views(experiment.secure, experiment.mechanism, experiment.epsilon, experiment.delta),
+        budget=plan.privacy is not None,
     )
 
 
@@ -136,8 +140,8 @@ class _Expected:
     def __init__(self, header: Header, found: Findings | None) -> None:
         tried = found.budgets if found else ()
         squares = found.smoothed if found and all(found.smoothed) else ()
-        self._first = header.algorithm.blocks_of(header.federation, state_with())
-        self._later = header.algorithm.blocks_of(header.federation, state_with(squares))
+        self._first = header.algorithm.blocks_of(header.federation, state_with(header.algorithm))
+        self._later = header.algorithm.blocks_of(header.federation, state_with(header.algorithm, squares))
         self._tried = [self._with(header, budgets) for budgets in tried]
 
     def _with(self, header: Header, budgets: Sequence[int]) -> tuple[BlockPlan, ...]:
@@ -161,7 +165,8 @@ def _expected(header: Header, found: Findings | None) -> _Expected:
 def _own(plan: Plan, counts: Counts, header: Header, precision: int, found: Findings | None) -> Way:
     size = header.federation.layout.size
     inference = found.passes.get("inference") if found else None
-    cosine = expected_cosine(plan, _shares(found), found.apart if found else (), _noise(plan, found))
+    apart = found.apart if found else ()
+    cosine = None if _unseen(plan, found) else expected_cosine(plan, _shares(found), apart, _noise(plan, found))
     answered = counts.answered / max(1, counts.attempts)
     return Way(
         name="Baffle",
@@ -175,6 +180,11 @@ def _own(plan: Plan, counts: Counts, header: Header, precision: int, found: Find
     )
 
 
+def _unseen(plan: Plan, found: Findings | None) -> bool:
+    """Return whether there is noise, which means nothing without the slopes that it is added to."""
+    return plan.privacy is not None and found is None
+
+
 def _shares(found: Findings | None) -> tuple[float, ...]:
     """Return each block's part of the squared gradient: of the mean over groups, where there are several."""
     if found is None or not sum(found.squares):
@@ -184,10 +194,10 @@ def _shares(found: Findings | None) -> tuple[float, ...]:
 
 
 def _noise(plan: Plan, found: Findings | None) -> tuple[float, ...]:
-    """Return what rounding adds to each block's slopes, relative to their mean square."""
+    """Return what rounding and privacy add to each block's slopes, relative to their mean square."""
     if found is None:
         return ()
-    return tuple(rounding_noise(plan, block, square) for block, square in zip(plan.blocks, found.squares, strict=True))
+    return tuple(slope_noise(plan, block, square) for block, square in zip(plan.blocks, found.squares, strict=True))
 
 
 def _others(simulation: Simulation, plan: Plan, found: Findings | None, batch: int) -> tuple[Way, ...]:
@@ -196,14 +206,20 @@ def _others(simulation: Simulation, plan: Plan, found: Findings | None, batch: i
     FedSGD takes one gradient on a mini-batch, FedAvg SGD over a client's samples once; samples are a mean client's.
     """
     size = simulation.runtime.layout.size
-    mean = sum(share.indices.size for share in simulation.shares) / len(simulation.shares)
+    held = np.array([share.indices.size for share in simulation.shares])
+    most = min(batch, int(held.max()))
     passes: Mapping[str, Any] = found.passes if found else {}
-    if found is not None and not passes:
-        return ()
     ways: list[Way] = []
-    for name, samples, averaging in (("FedSGD", batch, False), ("FedAvg", mean, True)):
-        for kind, label in (("backward", ""), ("checkpointed", ", checkpointed")):
+    for name, samples, averaging in (
+        ("FedSGD", float(np.minimum(held, batch).mean()), False),
+        ("FedAvg", float(held.mean()), True),
+    ):
+        steps = math.ceil(samples / most) if averaging else samples / most
+        for kind in backward.kinds(simulation.runtime):
             step = passes.get(kind)
+            if found is not None and step is None:
+                continue
+            label = "" if kind == "backward" else f", {kind}"
             each = backward.forwards(1, checkpointed=bool(label))
             ways.append(
                 Way(
@@ -214,7 +230,7 @@ def _others(simulation: Simulation, plan: Plan, found: Findings | None, batch: i
                     download=Amount.of(backward.download_bytes(size)),
                     memory=memory.backpropagation(size, step, averaging=averaging),
                     cosine=None if averaging else 1.0,
-                    seconds=step.seconds * math.ceil(samples / batch) * len(plan.cohort) if step else None,
+                    seconds=step.seconds * steps * len(plan.cohort) if step else None,
                 )
             )
     return tuple(ways)
@@ -232,7 +248,9 @@ def _parts(header: Header, plan: Plan, found: Findings | None) -> tuple[Part, ..
             budget=Amount(low, block.budget, high),
             cost=block.cost,
             share=shares[number],
-            cosine=1 / math.sqrt(1 + apart[number] * relative_error(plan, block, noise[number])),
+            cosine=None
+            if _unseen(plan, found)
+            else 1 / math.sqrt(1 + apart[number] * relative_error(plan, block, noise[number])),
         )
         for number, (block, (low, high)) in enumerate(zip(plan.blocks, bounds, strict=True))
     )

@@ -16,26 +16,28 @@ import time
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from baffle import extras, server
 from baffle import run as runs
-from baffle.assembly import module, simulation_of
-from baffle.baselines.price import StepCost
+from baffle import server
+from baffle.assembly import simulation_of
+from baffle.baselines.price import StepCost, kinds
 from baffle.errors import BaffleError
-from baffle.experiment import Experiment, read
+from baffle.experiment import read
 from baffle.header import Header
 from baffle.ledger import Reader
+from baffle.mechanisms.private import Noised, Randomised
 from baffle.messages import Plan, Round, decode
-from baffle.planning.cosine import rounding_noise
+from baffle.planning.cosine import slope_noise
 from baffle.planning.findings import Findings, Request, Time
 from baffle.progress import Progress, peak_memory
 from baffle.server import State
 from baffle.simulation import Simulation
+from baffle.tally import drawn
 
 SHARE = 10
 """One of so many rounds of the run is tried, and more until they have taken `LEAST`, if there is time."""
@@ -49,6 +51,8 @@ _ROUNDS_TIME, _BACKWARD_TIME = 0.7, 0.05
 """Shares of the time for rounds, and for each kind of pass of backpropagation."""
 _FLOOR = 0.01
 """Share of a mean square that is taken for slopes at least, however coarse their rounding."""
+_FINE, _HARDLY = 16, 0.25
+"""Bits of a slope, and variance in quanta, with which noise and rounding are next to nothing."""
 _ENOUGH = 100
 """Directions of a block from which its slopes' mean square is taken."""
 
@@ -88,12 +92,13 @@ def trial(request: Request) -> Findings:
     else:
         played = _part(simulation, header, plan, state, time_left / max(estimate, 1e-9))
     peak = peak_memory()
+    played |= _hidden(simulation, header, played["state"])
     return Findings(
         startup=startup,
         warmup=cold.minus(warm),
         peak_memory=peak,
         apart=_apart(simulation, header, played["state"]),
-        passes=_passes(experiment, plan.batch if not request.batch else request.batch, request.seconds),
+        passes=_passes(simulation, request.batch or plan.batch, request.seconds),
         **{name: value for name, value in played.items() if name != "state"},
     )
 
@@ -130,7 +135,7 @@ def _play(simulation: Simulation, header: Header, rounds: int, seconds: float, o
         records = [decode(payload, Round) for number, payload in enumerate(reader) if number]
         _, state = runs.replay(Path(folder) / "run", simulation.kernels)
     spent = times[-1].minus(times[0]).minus(evaluation.times(2 * sum(measured[1:])))
-    work = sum(record.plan.forwards * len(record.answered) for record in records)
+    work = sum(_work(record, header) for record in records)
     closed = [record for record in records if record.aggregate is not None]
     last = closed[-1]
     return {
@@ -149,11 +154,11 @@ def _part(simulation: Simulation, header: Header, plan: Plan, state: State, shar
     """Time a part of the first round."""
     evaluation = _evaluation(simulation, header)
     part = _thinner(plan, min(1.0, share))
-    seconds, outcome, reports = _seconds(simulation, part, state)
+    seconds, outcome = _seconds(simulation, part, state)
     squares = mean_squares(outcome.record) if outcome.record.aggregate is not None else (0.0,) * len(part.blocks)
     return {
         "first": evaluation.times(2),
-        "a_forward": seconds.times(1 / (part.forwards * max(1, reports))),
+        "a_forward": seconds.times(1 / (_work(outcome.record, header) or part.forwards)),
         "evaluation": evaluation,
         "rounds": 0,
         "budgets": (),
@@ -176,13 +181,19 @@ def _evaluation(simulation: Simulation, header: Header) -> Time:
     return Time.now().minus(begun)
 
 
-def _seconds(simulation: Simulation, plan: Plan, state: State) -> tuple[Time, server.Outcome, int]:
-    """Return how long a round takes, what comes of it, and how many answered it."""
+def _work(record: Round, header: Header) -> float:
+    """Return the forward equivalents of all clients that answered a round."""
+    samples = np.array(header.samples, np.int64)[list(record.answered)]
+    return record.plan.forwards * float(drawn(samples, record.plan.batch).sum())
+
+
+def _seconds(simulation: Simulation, plan: Plan, state: State) -> tuple[Time, server.Outcome]:
+    """Return how long a round takes, and what comes of it."""
     with closing(simulation.gathering()) as engine:
         begun = Time.now()
         reports = engine.gather(plan, state.parameters)
         outcome = server.advance(simulation.algorithm, state, plan, reports, simulation.kernels)
-        return Time.now().minus(begun), outcome, len(outcome.record.answered)
+        return Time.now().minus(begun), outcome
 
 
 def _thinner(plan: Plan, share: float, fewest: int = 1) -> Plan:
@@ -196,20 +207,42 @@ def _thinner(plan: Plan, share: float, fewest: int = 1) -> Plan:
 
 
 def mean_squares(record: Round) -> tuple[float, ...]:
-    """Return each block's mean square of a group's mean slopes in a round that closed, without what rounding adds."""
+    """Return each block's mean square of a group's mean slopes in a round that closed, without what is added."""
     plan, aggregate = record.plan, record.aggregate
     assert aggregate is not None
     unit = plan.groups / (plan.quantiser.levels * aggregate.weight)
     slopes: NDArray[np.float64] = aggregate.integers(plan) * (unit * plan.bounds)
     seen = [float((slopes[..., plan.places == number] ** 2).mean()) for number in range(len(plan.blocks))]
-    added = [rounding_noise(plan, block, square) for block, square in zip(plan.blocks, seen, strict=True)]
+    added = [slope_noise(plan, block, square) for block, square in zip(plan.blocks, seen, strict=True)]
     return tuple(square * max(_FLOOR, 1.0 - noise) for square, noise in zip(seen, added, strict=True))
+
+
+def quiet(plan: Plan) -> Plan:
+    """Return the plan with slopes limited as its privacy limits them, and hardly any noise."""
+    match plan.privacy:
+        case None:
+            return plan
+        case Noised() as noised:
+            noised = msgspec.structs.replace(noised, variance=_HARDLY, shares=0, counts=False)
+            return msgspec.structs.replace(plan, bits=_FINE, privacy=noised)
+        case Randomised(extension=extension):
+            blocks = tuple(msgspec.structs.replace(b, bound=b.bound / (1 + extension)) for b in plan.blocks)
+            return msgspec.structs.replace(plan, bits=_FINE, privacy=None, blocks=blocks)
+
+
+def _hidden(simulation: Simulation, header: Header, state: State) -> dict[str, Any]:
+    """Return each block's mean square of a group's mean slopes in a private run, seen once more without its noise."""
+    plan = server.plan(simulation.algorithm, header.federation, state)
+    if plan.privacy is None:
+        return {}
+    record = _seconds(simulation, _thinner(quiet(plan), 0.0, _ENOUGH), state)[1].record
+    return {} if record.aggregate is None else {"squares": mean_squares(record)}
 
 
 def _apart(simulation: Simulation, header: Header, state: State) -> tuple[float, ...]:
     """Return how much larger the squares of single groups are than those of all clients together, at least 1."""
     method = simulation.algorithm
-    plan = server.plan(method, header.federation, state)
+    plan = quiet(server.plan(method, header.federation, state))
     if plan.groups == 1:
         return (1.0,) * len(plan.blocks)
     own, joint = (
@@ -222,16 +255,15 @@ def _apart(simulation: Simulation, header: Header, state: State) -> tuple[float,
     return tuple(max(1.0, one / all_of_them) if all_of_them else 1.0 for one, all_of_them in pairs)
 
 
-def _passes(experiment: Experiment, batch: int, seconds: float) -> dict[str, StepCost]:
-    """Return what passes of the module itself cost, if there is one."""
-    found = module(experiment)
-    if found is None:
+def _passes(simulation: Simulation, batch: int, seconds: float) -> dict[str, StepCost]:
+    """Return what passes of the model itself cost on the largest mini-batch of a client; nothing for a graph."""
+    if not kinds(simulation.runtime):
         return {}
-    extras.require("torch", "train")
     from baffle.baselines.cost import costs_of
 
-    network, data = found
-    return costs_of(network, data.take(np.arange(min(batch, len(data)))), _BACKWARD_TIME * seconds)
+    largest = max(simulation.shares, key=lambda share: share.indices.size)
+    batch_of = largest.data.take(largest.indices[:batch])
+    return costs_of(cast(Any, simulation.runtime), batch_of, _BACKWARD_TIME * seconds)
 
 
 if __name__ == "__main__":

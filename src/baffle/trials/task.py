@@ -27,7 +27,7 @@ def check_task(entries: Sequence[Entry]) -> list[str]:
             if mine and theirs and mine != theirs:
                 rule = f"is {mine} in {first.name}: accuracies compare on the same data alone"
                 raise SettingsError(name, theirs, f"of {other.name} {rule}")
-    return [*_unknown(entries), *_models(entries), *_seeds(entries)]
+    return [*_unknown(entries), *_models(entries), *_seeds(entries), *_pooled(entries)]
 
 
 def _data(settings: Mapping[str, str], name: str) -> str:
@@ -45,6 +45,14 @@ def _unknown(entries: Sequence[Entry]) -> list[str]:
         f"{entry.name} does not say what data it is of, so that it may not be comparable."
         for entry in entries
         if len(entries) > 1 and "dataset" not in entry.settings
+    ]
+
+
+def _pooled(entries: Sequence[Entry]) -> list[str]:
+    return [
+        f"{entry.name} has all data in one place: its forwards and bytes are not those of a client, and not compared."
+        for entry in entries
+        if entry.pooled and len(entries) > 1
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -50,6 +50,8 @@ COSTS = (
 )
 MEMORY = Measure("peak_memory_bytes", "Peak memory", "least memory", size)
 AT_END = (ACCURACY, *COSTS, MEMORY)
+PER_CLIENT = ("forward_equivalents", "upload_bytes", "download_bytes")
+"""Means over clients, which say nothing beside those of one place that has all data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Entry:
     settings: Mapping[str, str]
     """As text, without seed and folder."""
     trials: tuple[Trial, ...]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether all data are in one place, which does the work of all clients and is sent nothing in the count."""
+        return self.settings.get("algorithm") == "centralised"
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -102,6 +109,12 @@ class Entry:
         """Return the least and the most that it can have cost them on average, by the evaluations before and after."""
         found = self.reached(target)
         return mean([measure.at(each.before) for each in found]), mean([measure.at(each.after) for each in found])
+
+
+def rivals(entries: Sequence[Entry], target: float, measure: Measure) -> list[Entry]:
+    """Return the entries whose cost of an accuracy can be held against one another: all seeds have reached it."""
+    able = [entry for entry in entries if entry.trials and entry.always_reached(target)]
+    return [entry for entry in able if not entry.pooled] if measure.key in PER_CLIENT else able
 
 
 @dataclass(frozen=True, slots=True)

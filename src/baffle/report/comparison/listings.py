@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baffle.report.comparison.entries import ACCURACY, AT_END, COSTS, Comparison, Entry, Measure
+from baffle.report.comparison.entries import ACCURACY, AT_END, COSTS, Comparison, Entry, Measure, rivals
 from baffle.report.comparison.spread import Spread
 
 
@@ -65,14 +65,15 @@ def _seeds(entry: Entry) -> str:
 def _at_end(entries: Sequence[Entry], entry: Entry, measure: Measure) -> Cell:
     """Return a quantity at the end; of accuracies alone one is best: costs are of runs that ended elsewhere."""
     spread = entry.at_end(measure)
-    highest = max((other.at_end(measure).mean for other in entries if other.runs), default=0.0)
-    best = measure is ACCURACY and len(entries) > 1 and spread.mean == highest
+    whole = [other for other in entries if other.runs and not other.failed]
+    highest = max((other.at_end(measure).mean for other in whole), default=0.0)
+    best = measure is ACCURACY and len(entries) > 1 and entry in whole and spread.mean == highest
     return _cell(spread, measure, best=best)
 
 
 def _costs(comparison: Comparison, target: float) -> Listing:
-    able = [entry for entry in comparison.entries if entry.always_reached(target)]
-    least = {m.key: min((entry.to_reach(target, m).mean for entry in able), default=-1.0) for m in COSTS}
+    fair = {measure.key: rivals(comparison.entries, target, measure) for measure in COSTS}
+    least = {m.key: min((entry.to_reach(target, m).mean for entry in fair[m.key]), default=-1.0) for m in COSTS}
     rows: list[Row] = []
     for index, entry in enumerate(comparison.entries):
         reached = Cell(f"{len(entry.reached(target))} of {len(entry.trials)}")
@@ -80,11 +81,19 @@ def _costs(comparison: Comparison, target: float) -> Listing:
             rows.append(Row(index, (reached,), _not_reached(entry)))
             continue
         spreads = [(entry.to_reach(target, measure), measure) for measure in COSTS]
-        rated = len(able) > 1 and entry in able
-        cells = [_cell(s, m, best=rated and _rates(comparison, m) and s.mean == least[m.key]) for s, m in spreads]
+        rated = {key: len(able) > 1 and entry in able for key, able in fair.items()}
+        cells = [
+            _cell(s, m, best=rated[m.key] and _rates(comparison, m) and _alike(m, s.mean, least[m.key]))
+            for s, m in spreads
+        ]
         rows.append(Row(index, (reached, *cells)))
     title = f"To {100 * target:.4g} % accuracy"
     return Listing(title, ("Seeds", *(measure.title for measure in COSTS)), tuple(rows))
+
+
+def _alike(measure: Measure, one: float, other: float) -> bool:
+    """Return whether two numbers are the same as far as they are shown."""
+    return measure.show(one).text == measure.show(other).text
 
 
 def _rates(comparison: Comparison, measure: Measure) -> bool:

@@ -21,8 +21,9 @@ see each seed's own.</dd>
 <dt>To an accuracy</dt><dd>What was spent when the accuracy on the test data first stood there, between two evaluations
 by a straight line. Means are over the seeds that reached it, so that they flatter an experiment that did not with
 each. A run that failed counts as not reached. The best of those that reached it with every seed is bold.</dd>
-<dt>For one client</dt><dd>Forwards, upload and download are totals since the run began, averaged over all clients. 1 kB
-is 1,000 bytes.</dd>
+<dt>For one client</dt><dd>Forwards, upload and download are totals since the run began, averaged over all clients. Of
+centralised training they are those of the one place that has all data; how these came there is not counted, and they
+are not held against the others. 1 kB is 1,000 bytes.</dd>
 <dt>Forward equivalent</dt><dd>One full forward pass of the model over one sample.</dd>
 <dt>Bands</dt><dd>Lines are means over seeds at the same round; the band reaches from the least to the largest
 accuracy there.</dd>

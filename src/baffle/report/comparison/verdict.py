@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from baffle.report.comparison.entries import ACCURACY, COSTS, Comparison, Entry, Measure
+from baffle.report.comparison.entries import ACCURACY, COSTS, Comparison, Entry, Measure, rivals
 from baffle.report.comparison.spread import Spread
 
 
@@ -45,9 +45,12 @@ def _winners(able: Sequence[Entry], target: float, measures: Sequence[Measure]) 
     alike: list[str] = []
     unsure: list[str] = []
     for measure in measures:
-        means = {entry.name: entry.to_reach(target, measure).mean for entry in able}
-        first, second = sorted(able, key=lambda entry: means[entry.name])[:2]
-        if means[first.name] == means[second.name]:
+        fair = rivals(able, target, measure)
+        means = {entry.name: entry.to_reach(target, measure).mean for entry in fair}
+        if len(fair) < 2:
+            continue
+        first, second = sorted(fair, key=lambda entry: means[entry.name])[:2]
+        if measure.show(means[first.name]).text == measure.show(means[second.name]).text:
             alike.append(measure.title.lower())
         elif means[first.name] < means[second.name]:  # neither is NaN
             won.setdefault(first.name, []).append(_lead(target, measure, first, second))
@@ -92,20 +95,38 @@ def _short_of(entry: Entry, target: float) -> str:
 
 
 def _at_end(entries: Sequence[Entry]) -> Iterable[str]:
-    spreads = {entry.name: entry.at_end(ACCURACY) for entry in entries if entry.runs}
-    known = sorted((name for name in spreads if spreads[name].mean >= 0), key=lambda name: -spreads[name].mean)
-    if not known:
-        return
-    text = {name: spreads[name].text(ACCURACY.show) for name in known}
-    if len(known) == 1:
-        yield f"{known[0]} ends with an accuracy of {text[known[0]]}."
-        return
-    first, second = known[:2]
-    if spreads[first].mean == spreads[second].mean:
-        yield f"{first} and {second} end with the same accuracy, {text[first]}."
-        return
-    overlap = "; the seeds overlap" if _overlap(spreads[first], spreads[second]) else ""
-    yield f"{first} has the highest accuracy at the end: {text[first]}; next {second}, {text[second]}{overlap}."
+    known = [entry for entry in entries if entry.runs and entry.at_end(ACCURACY).mean >= 0]
+    ended = _ended(known)
+    text = {entry.name: entry.at_end(ACCURACY).text(ACCURACY.show) + ended[entry.name] for entry in known}
+    ranked = sorted((entry for entry in known if not entry.failed), key=lambda entry: -entry.at_end(ACCURACY).mean)
+    if len(ranked) > 1:
+        yield _best_two(ranked[0], ranked[1], text)
+    # The seeds that a run was lost with are not in its mean.
+    for entry in known if len(ranked) < 2 else [entry for entry in known if entry.failed]:
+        yield f"{entry.name} ends with an accuracy of {text[entry.name]}."
+
+
+def _best_two(first: Entry, second: Entry, text: Mapping[str, str]) -> str:
+    best, next_one = first.at_end(ACCURACY), second.at_end(ACCURACY)
+    if text[first.name] == text[second.name]:
+        return f"{first.name} and {second.name} end with the same accuracy, {text[first.name]}."
+    overlap = "; the seeds overlap" if _overlap(best, next_one) else ""
+    return (
+        f"{first.name} has the highest accuracy at the end: {text[first.name]}; "
+        f"next {second.name}, {text[second.name]}{overlap}."
+    )
+
+
+def _ended(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return what has to be known beside each accuracy at the end: which seeds are in it, and after which rounds."""
+    rounds = {entry.name: max(run.outcome.rounds for run in entry.runs) for entry in entries}
+    unlike = len(set(rounds.values())) > 1
+    told: dict[str, str] = {}
+    for entry in entries:
+        seeds = [f"{len(entry.runs)} of {len(entry.trials)} seeds"] if entry.failed else []
+        after = [f"after {rounds[entry.name]:,} rounds"] if unlike else []
+        told[entry.name] = f" ({', '.join(seeds + after)})" if seeds or after else ""
+    return told
 
 
 def _chance(entries: Sequence[Entry]) -> Iterable[str]:
