@@ -81,7 +81,8 @@ def advice(found: Forecast, limits: Limits) -> str:
 
 def _forwards_only(found: Forecast, limits: Limits, can: str) -> str:
     if not found.ways[1:]:
-        return f"{can + ': ' if can else ''}only forward passes can train this model, which can't be differentiated here."
+        so = can + ": " if can else ""
+        return f"{so}only forward passes can train this model, which can't be differentiated here."
     closest = min(found.ways[1:], key=lambda way: len(limits.broken_by(way)))
     why = f"{closest.name} {' and '.join(limits.broken_by(closest))}"
     own = found.ways[0]
