@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from contextlib import suppress
 
 import msgspec
@@ -449,3 +451,26 @@ def test_a_plan_is_refused_exactly_from_2_to_the_63_on(make_plan, bits, budgets,
     with pytest.raises(SettingsError) as caught:
         make_plan(**fields, most_samples=max(most, 0) + 1).refuse_overflow()
     assert (caught.value.field, caught.value.value) == ("bits", bits)
+
+
+def test_threads_that_decode_a_kind_for_the_first_time_at_once_do_not_end_the_process() -> None:
+    """msgspec looks at a type when it is first decoded; two threads that do so at once end in a segmentation fault."""
+    program = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from baffle.header import Header
+from baffle.messages import decode
+from federation import simulation
+data = sys.stdin.buffer.read()
+gate, told = threading.Barrier(8), []
+def work():
+    gate.wait()
+    told.append(decode(data, Header))
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(told))
+"""
+    data = encode(simulation().header())
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, b"8"), done.stderr[-2000:]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from bisect import bisect_left
 from itertools import pairwise
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -285,6 +286,18 @@ def encode(message: msgspec.Struct) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
+_DECODERS: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
+_ONE_BY_ONE = threading.Lock()
+"""Two threads that make msgspec look at one type for the first time at once end the process."""
+
+
+def _decoder(kind: type[Message]) -> msgspec.msgpack.Decoder[Message]:
+    if kind not in _DECODERS:
+        with _ONE_BY_ONE:
+            _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
+    return _DECODERS[kind]
+
+
 def decode(data: bytes, kind: type[Message]) -> Message:
     """Return the message of type `kind` in `data`.
 
@@ -292,7 +305,7 @@ def decode(data: bytes, kind: type[Message]) -> Message:
         ReportError: these bytes are no such message.
     """
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        return _decoder(kind).decode(data)
     except ReportError:
         raise
     except (msgspec.DecodeError, SettingsError, UnicodeDecodeError, RecursionError) as error:
