@@ -14,6 +14,7 @@ from baffle.errors import ReportError, SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.mechanisms import MISSING
 from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, decode, encode, report_size
+from federation import simulation
 
 LARGEST = 2**63 - 1
 
@@ -460,7 +461,6 @@ import sys, threading
 sys.setswitchinterval(1e-6)
 from baffle.header import Header
 from baffle.messages import decode
-from federation import simulation
 data = sys.stdin.buffer.read()
 gate, told = threading.Barrier(8), []
 def work():
