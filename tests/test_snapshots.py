@@ -10,16 +10,17 @@ from safetensors import safe_open
 
 from baffle import LedgerError
 from baffle import run as runs
+from baffle.errors import StorageError
 from baffle.server import State
 from baffle.snapshots import (
     KEEP,
     read_snapshot,
     read_tensors,
     snapshots,
-    write_atomically,
     write_snapshot,
     write_tensors,
 )
+from baffle.storage import write_atomically
 from federation import KERNELS, layout, ledger_bytes, simulation
 
 HEAD = bytes(range(32))
@@ -104,7 +105,7 @@ def test_a_write_that_fails_leaves_the_old_content(step, tmp_path, monkeypatch) 
             patch.setattr(os, "fsync", fails)
         else:
             patch.setattr(type(path), step, fails)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StorageError, match=f"{path} can't be written: No space left"):
             write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     write_atomically(path, b"new")

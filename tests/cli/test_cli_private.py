@@ -12,8 +12,8 @@ pytest.importorskip("dp_accounting")
 
 from baffle import extras
 from baffle.errors import MissingExtraError
-from baffle.messages import Round, decode
-from baffle.run import Reader
+from baffle.messages import Round
+from federation import rounds_in
 
 
 def summary() -> dict[str, object]:
@@ -21,7 +21,7 @@ def summary() -> dict[str, object]:
 
 
 def records() -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(Path("run/ledger")))[1:]]
+    return rounds_in(Path("run"))
 
 
 PRIVATE = ("--mechanism", "gaussian", "--epsilon", 8, "--rounds", 4)

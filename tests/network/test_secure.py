@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from federation import KERNELS, METHOD, simulation
+from federation import KERNELS, METHOD, rounds_in, simulation
 from networked import Net, hub_of, net
 
 pytest.importorskip("Crypto")
@@ -31,7 +31,6 @@ from baffle.engines.network.roster import Roster
 from baffle.errors import SettingsError
 from baffle.mechanisms import GaussianPrivacy
 from baffle.messages import Round
-from baffle.run import Reader, decode
 from baffle.secure import member as members
 from baffle.server import Summed
 
@@ -80,7 +79,7 @@ def started(found: Net, *numbers: int) -> None:
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 def ended(found: Net, digest: str, *numbers: int) -> None:

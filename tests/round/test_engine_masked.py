@@ -22,15 +22,14 @@ from baffle.engines.trusted import Trusted
 from baffle.errors import DivergenceError, SettingsError
 from baffle.mechanisms import MISSING, GaussianPrivacy
 from baffle.messages import Round, decode, encode
-from baffle.run import Reader
-from federation import KERNELS, METHOD, Network, Watched, simulation
+from federation import KERNELS, METHOD, Network, Watched, rounds_in, simulation
 
 SIX = (12, 9, 12, 7, 12, 3)
 STEPS = msgspec.structs.replace(METHOD, forwards=80, local_steps=2)
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 @pytest.mark.parametrize(

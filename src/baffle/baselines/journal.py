@@ -16,7 +16,8 @@ from baffle.errors import LedgerError, ModelError, SettingsError
 from baffle.parameters import Layout
 from baffle.run import LEDGER, SNAPSHOTS
 from baffle.server import State
-from baffle.snapshots import read_snapshot, snapshots, write_atomically, write_snapshot
+from baffle.snapshots import read_snapshot, snapshots, write_snapshot
+from baffle.storage import write_atomically
 
 METRICS = "metrics.jsonl"
 log = logging.getLogger("baffle")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from baffle.errors import BaffleError, LedgerError, SettingsError
+from baffle.errors import BaffleError, LedgerError, SettingsError, StorageError
 from baffle.header import Header
 from baffle.keys import BYTES, Key
 from baffle.messages import decode
 from baffle.server import State
-from baffle.snapshots import read_snapshot, snapshots, write_atomically, write_snapshot
+from baffle.snapshots import read_snapshot, snapshots, write_snapshot
+from baffle.storage import FolderLock, write_atomically
 
 _PRIVATE = "private"
 _HEADER = "header"
@@ -33,19 +32,10 @@ class Home:
     """
 
     folder: Path
-    _lock: BinaryIO | None = None
+    _lock: FolderLock | None = None
 
     def __post_init__(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("wb")
-        except OSError as error:
-            raise SettingsError("state", str(self.folder), f"can't be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise SettingsError("state", str(self.folder), "is in use by another process") from None
+        self._lock = FolderLock(self.folder, "state")
 
     def __enter__(self) -> Home:
         return self
@@ -111,8 +101,8 @@ class Home:
         """Keep a state; return False, saying why, where the disk refuses it."""
         try:
             write_snapshot(self.folder / run, header.federation.layout, state, b"")
-        except OSError as error:
-            log.warning("the state can't be kept: %s; an older one stays", error.strerror)
+        except StorageError as error:
+            log.warning("the state can't be kept: %s; an older one stays", error)
             return False
         return True
 
