@@ -101,10 +101,10 @@ def test_a_write_that_fails_leaves_the_old_content(step, tmp_path, monkeypatch) 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        if step == "fsync":
-            patch.setattr(os, "fsync", fails)
-        else:
+        if step == "replace":
             patch.setattr(type(path), step, fails)
+        else:
+            patch.setattr(os, step, fails)
         with pytest.raises(StorageError, match=f"{path} can't be written: No space left"):
             write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

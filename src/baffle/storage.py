@@ -26,16 +26,24 @@ def writing(path: Path) -> Generator[None]:
         raise StorageError(path, f"can't be written: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """Put `data` at `path` such that a reader finds the old content or the new, also after a power failure.
+
+    Args:
+        path: the file; its folder is made if need be.
+        data: its content.
+        private: whether the file's owner alone may read it, from its first byte on, and a new folder as well.
 
     Raises:
         StorageError: the disk refuses it; names the file. What was there before is untouched.
     """
     temporary = path.with_name(path.name + ".part")
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        if not path.parent.exists():
+            path.parent.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
+            sync_folder(path.parent.parent)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

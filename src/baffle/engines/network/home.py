@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from baffle.errors import BaffleError, LedgerError, SettingsError, StorageError
+from baffle.engines.network.commitments import Commitments
+from baffle.errors import BaffleError, LedgerError, ReportError, SettingsError, StorageError
 from baffle.header import Header
 from baffle.keys import BYTES, Key
 from baffle.messages import decode
@@ -19,6 +19,7 @@ from baffle.storage import FolderLock, write_atomically
 
 _PRIVATE = "private"
 _HEADER = "header"
+_COMMITMENTS = "commitments"
 
 log = logging.getLogger("baffle")
 
@@ -56,11 +57,7 @@ class Home:
         """
         path = self.folder / _PRIVATE
         if not path.exists():
-            old = os.umask(0o077)
-            try:
-                write_atomically(path, secrets.token_bytes(BYTES))
-            finally:
-                os.umask(old)
+            write_atomically(path, secrets.token_bytes(BYTES), private=True)
         data = path.read_bytes()
         if len(data) != BYTES:
             raise SettingsError("state", str(path), f"must have {BYTES} bytes; it was changed. Move it away to go on")
@@ -82,11 +79,35 @@ class Home:
 
     def keep_header(self, run: str, header: bytes) -> None:
         """Keep a run's header."""
-        old = os.umask(0o077)
+        write_atomically(self.folder / run / _HEADER, header, private=True)
+
+    def commitments(self, run: str) -> Commitments:
+        """Return what this client has given away of a run; nothing, where no file was ever written.
+
+        Raises:
+            SettingsError: the file can't be read, or is not what was written.
+        """
+        path = self.folder / run / _COMMITMENTS
         try:
-            write_atomically(self.folder / run / _HEADER, header)
-        finally:
-            os.umask(old)
+            return Commitments.restored(path.read_bytes())
+        except FileNotFoundError:
+            return Commitments()
+        except OSError as error:
+            raise SettingsError("state", str(path), f"can't be read: {error.strerror}") from None
+        except ReportError as error:
+            rule = f"{error}: without it this client could be made to give a report away twice; end its part in the run"
+            raise SettingsError("state", str(path), rule) from None
+
+    def commit(self, run: str, value: Commitments) -> None:
+        """Keep what this client gives away of a run; it is on the disk when this returns.
+
+        Raises:
+            ReportError: the disk refuses it.
+        """
+        try:
+            write_atomically(self.folder / run / _COMMITMENTS, value.stored(), private=True)
+        except StorageError as error:
+            raise ReportError(f"what this client gives away can't be kept first: {error}") from None
 
     def state(self, run: str, header: Header) -> State | None:
         """Return the newest good state of a run."""
