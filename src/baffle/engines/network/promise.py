@@ -57,8 +57,8 @@ class Wanted:
             raise RefusedError(f"what the run promises can't be checked: {error}") from None
         if not spent <= budget.epsilon * (1 + _SLACK):
             raise RefusedError(
-                f"the run promises ε = {budget.epsilon:g}, and its noise leaves {spent:.4g} after the {attempts} attempts "
-                "that may ask a client"
+                f"the run promises ε = {budget.epsilon:g}, and its noise leaves {spent:.4g} after the {attempts} "
+                "attempts that may ask a client"
             )
 
 
