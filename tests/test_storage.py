@@ -1,9 +1,15 @@
+"""Files and folders: what the disk refuses is named, one process uses a folder, and no write goes around that."""
+
 from __future__ import annotations
 
+import ast
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import baffle
 from baffle import BaffleError, SettingsError
 from baffle import run as runs
 from baffle.errors import StorageError
@@ -90,3 +96,45 @@ def test_a_failed_resume_makes_no_folder(tmp_path) -> None:
     with pytest.raises(SettingsError, match="holds no run"):
         simulation().run(1, out=tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
+
+
+# No write goes around the rule.
+
+WRITES = {"mkdir", "write_bytes", "write_text", "unlink", "rmdir", "touch"}
+SOURCES = Path(baffle.__file__).parent
+
+
+def refused_in_words(node: ast.AST) -> bool:
+    """Return whether what the disk refuses inside `node` becomes one of the library's errors, or is handled."""
+    if isinstance(node, ast.With):
+        calls = [item.context_expr for item in node.items]
+        return any(isinstance(one, ast.Call) and ast.unparse(one.func) in ("writing", "suppress") for one in calls)
+    return isinstance(node, ast.Try) and any("OSError" in ast.unparse(one.type) for one in node.handlers if one.type)
+
+
+def writes(node: ast.AST, safe: bool = False) -> Iterator[ast.Call]:
+    """Yield calls that write to the disk, outside of whatever puts its refusal into words."""
+    safe = safe or refused_in_words(node)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not safe:
+        modes = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        opened = node.func.attr == "open" and any(set("wax+") & set(mode) for mode in modes)
+        if node.func.attr in WRITES or opened:
+            yield node
+    for child in ast.iter_child_nodes(node):
+        yield from writes(child, safe)
+
+
+def test_whatever_the_disk_refuses_is_put_into_words() -> None:
+    """A library user gets a BaffleError that names the file; the command line catches its own where it starts."""
+    found = {
+        f"{path.relative_to(SOURCES)}:{call.lineno}: {ast.unparse(call)}"
+        for path in SOURCES.rglob("*.py")
+        if path.name != "storage.py" and "cli" not in path.parts
+        for call in writes(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == set()
+
+
+def test_the_search_for_writes_finds_one() -> None:
+    tree = ast.parse("path.mkdir()\nwith writing(path):\n    path.open('w')\npath.open('a')\npath.open('rb')")
+    assert [call.lineno for call in writes(tree)] == [1, 4]

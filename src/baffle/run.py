@@ -22,7 +22,7 @@ from baffle.parameters import Vector, digest
 from baffle.records import Course, decode_record, encode_record
 from baffle.server import State
 from baffle.snapshots import INITIAL, read_snapshot, read_tensors, snapshots, write_snapshot, write_tensors
-from baffle.storage import Room, writing
+from baffle.storage import Room, make_folder, remove
 
 LEDGER = "ledger"
 SNAPSHOTS = "snapshots"
@@ -89,8 +89,7 @@ def begin(folder: Path, header: Header, given: Mapping[str, NDArray[np.generic]]
     Raises:
         LedgerError: there is a ledger already.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if header.federation.layout.given:
         write_tensors(folder / SNAPSHOTS / INITIAL, given, {"digest": header.initial})
     run = Run(folder, header, Ledger.create(folder / LEDGER))
@@ -125,7 +124,7 @@ def resume(
     records = _records(reader)
     header = next(records, None)
     if header is None:
-        (folder / LEDGER).unlink()
+        remove(folder / LEDGER)
         return None
     accept(header)
     state, head = _newest(folder, header)

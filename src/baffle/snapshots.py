@@ -19,7 +19,7 @@ from baffle.errors import LedgerError
 from baffle.memory import Memory
 from baffle.parameters import Layout
 from baffle.server import State
-from baffle.storage import write_atomically
+from baffle.storage import remove, write_atomically
 
 INITIAL = "initial.safetensors"
 """Tensors that came with the model, in a folder of snapshots."""
@@ -85,7 +85,7 @@ def write_snapshot(folder: Path, layout: Layout, state: State, head: bytes) -> P
     path = folder / f"{state.round:08d}.safetensors"
     write_tensors(path, tensors, about)
     for old in snapshots(folder)[KEEP + 1 :]:
-        old.unlink()
+        remove(old)
     return path
 
 

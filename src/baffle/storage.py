@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,38 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write files whose folders are made if need be; for what can be made again, so not atomically.
+
+    Raises:
+        StorageError: the disk refuses one; names it.
+    """
+    for path, content in files.items():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing.
+
+    Raises:
+        StorageError: the disk refuses it; names the folder.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: the disk refuses it; names the file.
+    """
+    with writing(path):
+        path.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -148,4 +180,15 @@ class Room:
         return True
 
 
-__all__ = ["LOCK", "FolderLock", "Room", "append_line", "sync_folder", "write_atomically", "writing"]
+__all__ = [
+    "LOCK",
+    "FolderLock",
+    "Room",
+    "append_line",
+    "make_folder",
+    "remove",
+    "sync_folder",
+    "write_atomically",
+    "write_files",
+    "writing",
+]

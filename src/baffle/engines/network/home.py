@@ -15,7 +15,7 @@ from baffle.keys import BYTES, Key
 from baffle.messages import decode
 from baffle.server import State
 from baffle.snapshots import read_snapshot, snapshots, write_snapshot
-from baffle.storage import FolderLock, write_atomically
+from baffle.storage import FolderLock, remove, write_atomically
 
 _PRIVATE = "private"
 _HEADER = "header"
@@ -135,17 +135,17 @@ class Home:
         """
         for old in snapshots(self.folder / run):
             if int(old.stem) >= version:
-                old.unlink()
+                remove(old)
         path = self.folder / run / f"{version:08d}.safetensors"
         write_atomically(path, data)
         try:
             return read_snapshot(path, header.federation.layout)[0]
         except LedgerError:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            with contextlib.suppress(StorageError):
+                remove(path)
             raise
 
     def forget(self, run: str) -> None:
         """Drop the states of a run."""
         for path in snapshots(self.folder / run):
-            path.unlink()
+            remove(path)
