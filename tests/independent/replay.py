@@ -252,9 +252,15 @@ def moved(how, theta, g, memory, factor):
     return plus(theta, scaled(-how["rate"] * factor / (1 - memory["power1"]), ratio))
 
 
-def averaged(decay, average, theta, step):
-    decay = min(decay, (1 + step) / (10 + step))
-    return plus(scaled(decay, average), scaled(1 - decay, theta)) if decay else theta
+def stepped(method, theta, average, g, memory, done):
+    """Return θ and the averaged weights after one more round than `done`. The memory is changed."""
+    factor = 1 - (1 - 0.02) * min(1.0, done / method["anneal"]) if method["anneal"] else 1.0
+    largest, (limit,) = max(map(abs, g)), f32([method["clip"]])
+    if method["clip"] and largest > limit:
+        g = scaled(limit / largest, g)
+    theta = moved(method["optimizer"], theta, g, memory, factor)
+    decay = min(method["average"]["decay"], (done + 2) / (done + 11))
+    return theta, plus(scaled(decay, average), scaled(1 - decay, theta)) if decay else theta
 
 
 def replay(folder):
@@ -265,7 +271,6 @@ def replay(folder):
     version, records = VERSIONS[data[:8]], frames(data)
     payload, last = next(records)
     header, _ = item(payload)
-    method = header["algorithm"]
     theta = average = first_weights(header, Path(folder))
     if header["noise"] != 1 or digest(theta) != header["initial"]:
         raise ValueError("record 0: noise of another version, or θ₀ has another digest")
@@ -280,13 +285,9 @@ def replay(folder):
         attempt = plan[2] + 1
         if aggregate is None:
             continue
-        factor = 1 - (1 - 0.02) * min(1.0, done / method["anneal"]) if method["anneal"] else 1.0
-        slope, (limit,) = gradient(plan, aggregate, len(theta)), f32([method["clip"]])
-        if method["clip"] and (largest := max(map(abs, slope))) > limit:
-            slope = scaled(limit / largest, slope)
-        theta = moved(method["optimizer"], theta, slope, memory, factor)
+        estimate = gradient(plan, aggregate, len(theta))
+        theta, average = stepped(header["algorithm"], theta, average, estimate, memory, done)
         done, attempt = done + 1, 0
-        average = averaged(method["average"]["decay"], average, theta, done)
         if digest(theta) != told or (version > 1 and digest(average) != record[7]):
             raise ValueError(f"record {number}: θ has digest {digest(theta)}, or its average {digest(average)}")
     return done, theta, average, last.hex(), header
