@@ -10,7 +10,7 @@ LOWEST := .venv-lowest
 EXACT := tests/test_lowest.py tests/test_golden_runs.py tests/independent tests/kernels tests/directions tests/optimizers \
 	tests/aggregators tests/test_bits.py tests/test_keys.py tests/test_noise_specification.py tests/test_packing.py \
 	tests/test_reconstruction.py tests/test_probes.py tests/test_parameters.py tests/test_messages.py tests/test_ledger.py \
-	tests/test_old_ledger.py tests/test_snapshots.py tests/secure/test_ring.py tests/secure/test_golden.py
+	tests/test_old_ledger.py tests/test_snapshots.py tests/secure/test_ring.py tests/secure/test_golden.py tests/baselines/test_fedzo_points.py
 
 .PHONY: demo test lowest cover check bench docs clean
 
