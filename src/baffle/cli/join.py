@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from baffle import checks
 from baffle.cli.daemon import until_told_to_stop
+from baffle.cli.passphrases import Passphrase
 from baffle.cli.settings import flags_of
 from baffle.cli.show import size
 from baffle.errors import SettingsError
@@ -49,7 +50,8 @@ def _join(options: argparse.Namespace) -> None:
 
     if options.secure_only and options.insecure:
         raise SettingsError("secure-only", True, "needs keys, and --insecure is without")
-    keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC))
+    passphrase = Passphrase(options.passphrase_file)
+    keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC), passphrase)
     number = _number(options, None if keys is None else keys.number)
     masker = _masker(keys, options.least_sum)
     own = flags_of(options)
@@ -81,17 +83,21 @@ def _join(options: argparse.Namespace) -> None:
 
 def _masker(keys: ClientKeys | None, minimum: int) -> Masker | None:
     """Return what takes part in secure sums, where there are keys for it."""
+    from baffle import certificates
     from baffle.engines.network.masker import Masker
+    from baffle.engines.network.revoked import Revoked
 
     checks.at_least("least-sum", minimum, 2)
     if keys is None:
         return None
+    revoked = Revoked.read(keys.revoked, keys.ca_pem)
     return Masker(
         number=keys.number,
         signer=keys.signer,
         certificate=keys.sign_certificate,
         authority=keys.ca_pem,
         minimum=minimum,
+        revoked=lambda certificate: revoked.has(certificates.serial_number(certificate)),
     )
 
 

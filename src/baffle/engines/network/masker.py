@@ -32,6 +32,8 @@ class Masker:
     minimum: int = 2
     """Fewest reports in a sum that this client lets be opened, ≥ 2, whatever the server asks."""
     random: Callable[[int], bytes] = secrets.token_bytes
+    revoked: Callable[[bytes], bool] = lambda _: False
+    """Whether a member's certificate, PEM, is revoked, as far as this client knows."""
     _candidate: Candidate | None = field(default=None, repr=False)
     _member: Member | None = field(default=None, repr=False)
     _pledges: dict[Slot, Pledge] = field(default_factory=dict[Slot, Pledge], repr=False)
@@ -67,6 +69,9 @@ class Masker:
                 return self.pledge(met.slot)
             raise ReportError("an epoch begins for which no key was asked")
         roster = Roster.of(candidate.terms, met.enrolments, self.authority, datetime.now(UTC))
+        for one in met.enrolments:
+            if self.revoked(one.certificate):
+                raise ReportError(f"client {one.number} is in the epoch, and its certificate is revoked")
         self._member = Member.of(candidate, roster)
         self._candidate = None
         self._pledges, self._masked = {}, {}
