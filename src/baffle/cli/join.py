@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from baffle import checks
 from baffle.cli.daemon import until_told_to_stop
+from baffle.cli.key_warnings import warn_of_end
 from baffle.cli.passphrases import Passphrase
 from baffle.cli.settings import flags_of
 from baffle.cli.show import size
@@ -77,6 +78,8 @@ def _join(options: argparse.Namespace) -> None:
                 secure=options.secure_only,
                 told=_Teller(),
             )
+            if keys is not None:
+                warn_of_end(keys)
             log.info("joining %s as client %d", options.server, number)
             member.run()
 

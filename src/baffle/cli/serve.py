@@ -17,8 +17,8 @@ from typing import Any, cast
 import msgspec
 
 from baffle import certificates, checks
-from baffle.cli.authority_near import warn_of_authority
 from baffle.cli.daemon import until_told_to_stop
+from baffle.cli.key_warnings import warn_of_authority, warn_of_end
 from baffle.cli.passphrases import Passphrase
 from baffle.cli.settings import flags_of
 from baffle.cli.show import Display, make_report, show_result
@@ -89,6 +89,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
     roster = Roster(len(simulation.shares), None if keys is None else keys.ca_pem, admitted)
     if keys is not None:
         warn_of_authority(keys)
+        warn_of_end(keys)
         roster.revoked = Revoked.read(keys.revoked, keys.ca_pem)
     hub = Hub(
         roster=roster,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes, PublicKeyTypes
 
 from baffle import certificates
-from baffle.certificates import CONNECTS, SERVES, SIGNING, SOON, Signer, WrongPassphraseError
+from baffle.certificates import CONNECTS, SERVES, SIGNING, Signer, WrongPassphraseError
 from baffle.errors import SettingsError
 
 log = logging.getLogger("baffle")
@@ -53,7 +53,7 @@ class ServerKeys:
 
     @classmethod
     def read(cls, folder: Path, now: datetime, passphrase: Passphrase = no_passphrase) -> Self:
-        """Return the keys in a folder of `baffle keys server`; those that end soon are warned about.
+        """Return the keys in a folder of `baffle keys server`.
 
         Raises:
             SettingsError: the folder is not one, or lacks a file; a certificate has expired, is not yet valid, is
@@ -62,7 +62,6 @@ class ServerKeys:
         """
         files, _ = _opened(folder, _read(folder, _SERVER_FILES, "server", "client"), passphrase)
         days = _checked(folder, files, "server", SERVES, now)
-        _warn(folder, days)
         ca, certificate, key = (folder / name for name in _SERVER_FILES)
         return cls(ca, certificate, key, files[_CA], files["server.pem"], files["server-key.pem"], days)
 
@@ -94,7 +93,7 @@ class ClientKeys:
 
     @classmethod
     def read(cls, folder: Path, now: datetime, passphrase: Passphrase = no_passphrase) -> Self:
-        """Return the keys in a folder of `baffle keys client`; those that end soon are warned about.
+        """Return the keys in a folder of `baffle keys client`.
 
         Raises:
             SettingsError: as `ServerKeys.read`, or the two certificates are of different clients.
@@ -108,7 +107,6 @@ class ClientKeys:
         signer = Signer.read(files["sign-key.pem"])
         ca, certificate, key = (folder / name for name in _CLIENT_FILES[:3])
         days, signed, link = min(connects, signs), files["sign.pem"], files["client-key.pem"]
-        _warn(folder, days)
         return cls(
             ca,
             certificate,
@@ -157,11 +155,6 @@ def _opened(folder: Path, files: dict[str, bytes], passphrase: Passphrase) -> tu
 
 def _is_key(name: str) -> bool:
     return name.endswith("-key.pem")
-
-
-def _warn(folder: Path, days: int) -> None:
-    if days < SOON:
-        log.warning("the keys in %s are good for %d days more: make new ones in time (baffle keys)", folder, days)
 
 
 def _content(folder: Path, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Whether an authority's key lies where a server runs, which would make the server all-powerful."""
+"""What a server or a client warns of when it starts: keys that end soon, an authority's key that lies near."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from baffle.certificates import SOON
 from baffle.cli.key_files import CA, CA_KEY, read
 
 if TYPE_CHECKING:
-    from baffle.engines.network.keyring import ServerKeys
+    from baffle.engines.network.keyring import ClientKeys, ServerKeys
 
 _MOST_FOLDERS = 1000
 """Folders beside one another that are looked into."""
@@ -29,6 +30,13 @@ def warn_of_authority(keys: ServerKeys) -> None:
                 "own, and with them open any secure sum. Keep the authority on another machine",
                 path,
             )
+
+
+def warn_of_end(keys: ServerKeys | ClientKeys) -> None:
+    """Warn if keys, or their authority, end soon."""
+    if keys.days < SOON:
+        folder, days = keys.ca.parent, "1 day" if keys.days == 1 else f"{keys.days} days"
+        log.warning("the keys in %s are good for %s more: make new ones in time (baffle keys)", folder, days)
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -54,4 +62,4 @@ def _beside(path: Path) -> bytes | None:
         return None
 
 
-__all__ = ["warn_of_authority"]
+__all__ = ["warn_of_authority", "warn_of_end"]
