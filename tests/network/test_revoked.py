@@ -6,18 +6,20 @@ import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from baffle import certificates
 from baffle.certificates import Signatory, Signer
 from baffle.cli import main
-from baffle.engines.network.dialogue import Challenge, Hello, Refused, Stranger, Turn, Welcome, heard, sealed
+from baffle.engines.network.dialogue import Challenge, Hello, Refused, Signed, Stranger, Turn, Welcome, heard, sealed
 from baffle.engines.network.member import RefusedError
 from baffle.engines.network.revoked import Revoked
-from baffle.engines.network.roster import Roster
+from baffle.engines.network.roster import FinalRefusalError, Roster
+from baffle.engines.network.served import Opening
 from baffle.errors import ReportError, SettingsError
-from baffle.messages import PROTOCOL, Round
+from baffle.messages import PROTOCOL, Round, encode
 from baffle.run import Reader, decode
 from federation import simulation
 from network_processes import until
@@ -213,6 +215,30 @@ def test_a_client_that_is_admitted_is_dropped_whether_it_speaks_or_waits() -> No
         assert hub.roster.there() == []
 
 
+def test_no_word_of_a_revoked_client_is_taken_before_it_is_dropped() -> None:
+    barred = Barred()
+    roster, sign = Roster(3, CA.certificate, revoked=barred), Signer.read(PAIRS[1].key).sign
+    body = encode(Turn(5, b"", 0, 12, b"", 0))
+    message = Signed(1, b"session1", sign(b"session1" + body), body)
+    first = Hello(PROTOCOL, "test", PAIRS[1].certificate, b"")
+    for _ in range(2):
+        said = Signed(1, b"session1", sign(b"session1" + encode(first)), encode(first))
+        entry, challenge = roster.hello(said, first, NOW)
+        first = Hello(PROTOCOL, "test", PAIRS[1].certificate, challenge)
+    assert roster.known(message, NOW) is entry
+    barred.add(serial(PAIRS[1]))
+    with pytest.raises(FinalRefusalError, match="the certificate of client 1 is revoked"):
+        roster.known(message, NOW)
+
+
+def test_the_report_of_a_dropped_client_in_an_open_round_does_not_count() -> None:
+    plan = SimpleNamespace(cohort=(0, 1, 2))
+    opening = Opening(plan, b"", b"", {0: b"report", 1: b"report"})
+    opening.drop(1)
+    assert opening.reports == {0: b"report"}
+    assert opening.missing() == [1, 2]
+
+
 # A run.
 
 
@@ -277,8 +303,6 @@ def test_a_client_revoked_in_a_run_of_secure_sums_is_in_no_later_epoch(tmp_path,
 
 @pytest.mark.parametrize("stage", range(4), ids=["enrol", "pledge", "report", "answer"])
 def test_what_a_dropped_client_has_said_is_forgotten_until_others_are_asked_to_open(stage) -> None:
-    from types import SimpleNamespace
-
     from baffle.engines.network.convener import Epoch, Gathering
     from baffle.secure import Slot, Terms
 
