@@ -40,6 +40,8 @@ class Masker:
     book: Book = field(default_factory=MemoryBook)
     """Of what was given away, by run."""
     random: Callable[[int], bytes] = secrets.token_bytes
+    revoked: Callable[[bytes], bool] = lambda _: False
+    """Whether a member's certificate, PEM, is revoked, as far as this client knows."""
     _run: bytes = b""
     _candidate: Candidate | None = field(default=None, repr=False)
     _member: Member | None = field(default=None, repr=False)
@@ -84,6 +86,9 @@ class Masker:
                 return self.pledge(met.slot)
             raise ReportError("an epoch begins for which no key was asked")
         roster = Roster.of(candidate.terms, met.enrolments, self.authority, datetime.now(UTC))
+        for one in met.enrolments:
+            if self.revoked(one.certificate):
+                raise ReportError(f"client {one.number} is in the epoch, and its certificate is revoked")
         self._member = Member.of(candidate, roster)
         self._candidate = None
         self._pledges, self._masked = {}, {}
