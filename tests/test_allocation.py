@@ -223,6 +223,7 @@ def test_too_few_passes_are_refused_exactly_when_there_are(task):
     with pytest.raises(SettingsError) as caught:
         share(passes, candidates, weights)
     assert (caught.value.field, caught.value.value) == ("forwards", passes)
+    assert caught.value.rule.startswith(f"must give each of {len(candidates)} block(s) ")
 
 
 def test_as_few_as_there_must_be_are_enough():

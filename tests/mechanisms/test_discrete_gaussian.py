@@ -1,5 +1,6 @@
 import math
 import os
+import re
 from collections import Counter
 from fractions import Fraction
 from random import Random
@@ -194,7 +195,9 @@ def test_how_often_sums_wrap():
 
 @pytest.mark.parametrize("variance", [Fraction(1, 5), 0, -1, 1 << 101, math.nan, math.inf])
 def test_a_variance_out_of_range_is_refused(variance):
-    with pytest.raises(SettingsError, match=r"^variance = "):
+    with pytest.raises(
+        SettingsError, match=rf"^variance = {re.escape(repr(variance))}: must be between 1/4 and 2\^100$"
+    ):
         DiscreteGaussian(variance)
 
 
@@ -202,9 +205,9 @@ def test_arguments_out_of_range_are_refused():
     noise = DiscreteGaussian(Fraction(1))
     with pytest.raises(SettingsError, match=r"^failing = 3: must be between 0 and 2$"):
         noise.divergence(2.0, 1.0, 1, 2, 3)
-    with pytest.raises(SettingsError, match=r"^clients = 0"):
+    with pytest.raises(SettingsError, match=r"^clients = 0: must be 1 or more$"):
         noise.divergence(2.0, 1.0, 1, 0)
-    with pytest.raises(SettingsError, match=r"^slopes = 0"):
+    with pytest.raises(SettingsError, match=r"^slopes = 0: must be 1 or more$"):
         moved(1.0, 0)
-    with pytest.raises(SettingsError, match=r"^bits = 63"):
+    with pytest.raises(SettingsError, match=r"^bits = 63: must be between 2 and 62$"):
         into_ring(np.ones(1, np.int64), 63)
