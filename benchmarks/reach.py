@@ -82,20 +82,22 @@ class Tree:
         (self.root / "src" / "baffle" / file).write_bytes(source)
 
     def run(self, tests: list[str], limit: float, arguments: Iterable[str] = (), plugin: Any = None) -> Found:
-        """Run tests in a fork with a time limit, seconds."""
+        """Run tests in a fork with a limit: seconds of its processor time, and of the clock as well if it is idle."""
         told = self.root.parent / "told"
         told.write_text("")
         child = os.fork()
         if child == 0:
             self._child(tests, arguments, plugin or Told(told))
-        code, end = None, time.monotonic() + limit
-        while code is None and time.monotonic() < end:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            code = os.waitstatus_to_exitcode(status) if ended else time.sleep(0.05)
-        with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # what it left behind as well
-        if code is None:
-            os.waitpid(child, 0)
+        code, end = None, time.monotonic() + limit * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
+        try:
+            while code is None and time.monotonic() < end and _worked(child) < limit:
+                ended, status = os.waitpid(child, os.WNOHANG)
+                code = os.waitstatus_to_exitcode(status) if ended else time.sleep(0.05)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # what it left behind as well
+            if code is None:
+                os.waitpid(child, 0)
         said = [json.loads(line) for line in told.read_text().splitlines()]
         failed = next((row for row in said if row["words"]), said[-1] if said and code is None else None)
         test, words = (failed["test"], failed["words"]) if failed else ("", f"pytest ended with {code}")
@@ -160,21 +162,24 @@ class Reach:
 
     @classmethod
     def counted(cls, tree: Tree, path: Path, only: list[str] | None) -> Reach:
-        """Read the map and bring it up to date."""
-        source = hashlib.sha256(b"".join(map(tree.source, tree.sources()))).hexdigest()
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        files = kept["files"] if kept.get("source") == source else {}
-        for test in sorted(only or related(tree)):
-            digest = hashlib.sha256((tree.root / test).read_bytes()).hexdigest()
-            if files.get(test, {}).get("digest") == digest:
+        """Read the map and bring it up to date: what a change of a test file, or of a source it reaches, made old."""
+        digests = {file: _digest(tree.source(file)) for file in tree.sources()}
+        helpers = b"".join(path.read_bytes() for path in sorted(tree.root.glob("tests/**/*.py")) if _helps(path))
+        files = json.loads(path.read_text()) if path.exists() else {}
+        tests = sorted(only or related(tree))
+        for test in tests:
+            digest = _digest((tree.root / test).read_bytes() + helpers)
+            kept = files.get(test, {"digest": ""})
+            if kept["digest"] == digest and all(digests.get(file) == found for file, found in kept["sources"].items()):
                 continue
-            files[test] = {"digest": digest} | count(tree, test)
-            path.write_text(json.dumps({"source": source, "files": files}))
-            told = files[test]
+            told = count(tree, test)
+            called = [file for file, lines in told["lines"].items() if any(map(any, lines.values()))]
+            files[test] = told | {"digest": digest, "sources": {file: digests[file] for file in called}}
+            path.write_text(json.dumps(files))
             print(
                 f"counted {test}: {sum(told['seconds'].values()):.1f} s, failed {told['failed'] or 'none'}", flush=True
             )
-        return cls({test: files[test] for test in sorted(only or related(tree)) if test in files})
+        return cls({test: files[test] for test in tests})
 
     def seconds(self, test: str) -> float:
         file, _, name = test.partition("::")
@@ -237,6 +242,23 @@ def count(tree: Tree, test: str) -> dict[str, Any]:
         print(f"{test} came to no end: {found.words}", flush=True)
         return {"seconds": {}, "failed": [], "lines": {}}
     return json.loads(told.read_text())
+
+
+def _worked(process: int) -> float:
+    """Return how many seconds of a processor a process has had, where the system tells."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _helps(path: Path) -> bool:
+    return not path.name.startswith("test_")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _name(test: str) -> str:
