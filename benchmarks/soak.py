@@ -29,7 +29,7 @@ import machine
 
 from baffle import run as runs
 from baffle.kernels import fastest
-from baffle.messages import Round, decode
+from baffle.messages import Round
 from baffle.parameters import digest
 from baffle.snapshots import read_snapshot, snapshots
 from network import HOST, Ground, free_port
@@ -156,9 +156,7 @@ def summary(rows: list[dict[str, Any]], out: Path) -> dict[str, Any]:
 
 
 def records(out: Path) -> Any:
-    payloads = iter(runs.Reader(out / runs.LEDGER))
-    next(payloads)
-    return (decode(payload, Round) for payload in payloads)
+    return (record for record in runs.read(out)[1] if isinstance(record, Round))
 
 
 def agreement(ground: Ground, out: Path) -> dict[str, Any]:

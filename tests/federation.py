@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from baffle import Baffle, CentredDifference, Rademacher, Sgd, server
+from baffle import run as runs
 from baffle.data.samples import Arrays
 from baffle.kernels import PlainKernels
-from baffle.messages import BlockPlan
+from baffle.messages import BlockPlan, Round
 from baffle.parameters import Block, Constant, Given, Layout, Tensor, Uniform
 from baffle.probes import Probes
 from baffle.runtimes import Batch, Evaluation
@@ -220,3 +221,8 @@ def memory_folder() -> Iterator[Path]:
     shared = "/dev/shm"
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
         yield Path(folder)
+
+
+def rounds_in(folder: Path) -> list[Round]:
+    """Return the rounds in a run's ledger, without its header and its intents."""
+    return [record for record in runs.read(folder)[1] if isinstance(record, Round)]

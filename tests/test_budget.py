@@ -16,9 +16,8 @@ from baffle.errors import SettingsError
 from baffle.header import Header
 from baffle.mechanisms import GaussianPrivacy, Quantiser, RandomisedPrivacy
 from baffle.messages import Round, decode, encode
-from baffle.run import Reader
 from baffle.server import Federation
-from federation import METHOD, simulation
+from federation import METHOD, rounds_in, simulation
 
 FOUR_BITS = msgspec.structs.replace(METHOD, bits=4)
 EPSILON, DELTA = 8.0, 1e-5
@@ -34,7 +33,7 @@ def target(mechanism: str = "gaussian", rounds: int = 10, **changes: object) -> 
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 @pytest.mark.parametrize(
@@ -160,29 +159,27 @@ def test_clients_that_weigh_more_are_refused() -> None:
         made.run(1)
 
 
-def test_an_account_counts_attempts_of_the_client_asked_most(make_plan) -> None:
+def test_an_account_counts_attempts_of_the_client_asked_most() -> None:
     found, budget = private(METHOD, federation(), target(rounds=2))
     account = Account.of(found, 6, budget)
     assert account.allowed(None) is None
     assert account.allowed([0, 3]) == [0, 3]
 
-    def asked(*cohort: int) -> Round:
-        return Round(make_plan(cohort=cohort), (), (), (), None, None)
-
     def cost(times: int) -> float:
         return accounting.epsilon(found.privacy.account(Quantiser(8).levels), times, DELTA)
 
     assert budget.attempts == 3
-    assert account.after((0, 1)) == cost(1)
-    account.count(asked(0, 1))
-    account.count(asked(1, 2))
+    account.count((0, 1))
+    assert account.spent == cost(1)
+    account.count((1, 2))
     assert account.asked.tolist() == [1, 2, 1, 0, 0, 0]
-    assert account.after((0, 2)) == cost(2)  # client 1's
-    assert account.after((1, 2)) == cost(3)
-    account.count(asked(1, 5))
+    assert account.spent == cost(2)  # client 1's
+    account.count((0, 2))
+    assert account.spent == cost(2)
+    account.count((1, 5))
     assert account.allowed(None) == [0, 2, 3, 4, 5]
     assert account.allowed([1, 4]) == [4]
-    assert account.after((0,)) == cost(3) <= EPSILON < cost(4)
+    assert account.spent == cost(3) <= EPSILON < cost(4)
 
 
 def test_a_run_that_has_spent_all_ends_in_words(tmp_path, caplog) -> None:

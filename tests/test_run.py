@@ -140,7 +140,7 @@ def test_a_record_that_is_no_round_is_named(folder) -> None:
     records = payloads(folder)
     rewrite(folder, [*records[:2], b"\x93nonsense", *records[3:]])
     for check in (runs.verify, lambda path: runs.replay(path, KERNELS)):
-        with pytest.raises(LedgerError, match="ledger record 2: not a round"):
+        with pytest.raises(LedgerError, match="ledger record 2: not a record"):
             check(folder)
 
 

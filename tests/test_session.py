@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from baffle import Adam, BaffleError, DataError, SettingsError, Sgd
-from baffle.messages import Round, decode, encode
+from baffle.messages import Round, encode
 from baffle.metrics import Metrics
-from baffle.run import Reader
 from baffle.tally import Tally, drawn
-from federation import METHOD, Layered, Network, ledger_bytes, simulation
+from federation import METHOD, Layered, Network, ledger_bytes, rounds_in, simulation
 
 COSTS = ("round", "answered", "forward_equivalents", "upload_bytes", "download_bytes")
 
@@ -26,7 +25,7 @@ def without_time(found) -> list[dict]:
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 # What a run leaves behind.
@@ -36,6 +35,7 @@ def test_the_folder_holds_what_the_page_says(tmp_path) -> None:
     result = simulation().run(7, out=tmp_path, settings={"model": "of mine", "rounds": 7})
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
         "ledger",
+        "lock",
         "metrics.jsonl",
         "settings.toml",
         "snapshots/00000003.safetensors",

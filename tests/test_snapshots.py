@@ -10,16 +10,17 @@ from safetensors import safe_open
 
 from baffle import LedgerError
 from baffle import run as runs
+from baffle.errors import StorageError
 from baffle.server import State
 from baffle.snapshots import (
     KEEP,
     read_snapshot,
     read_tensors,
     snapshots,
-    write_atomically,
     write_snapshot,
     write_tensors,
 )
+from baffle.storage import write_atomically
 from federation import KERNELS, layout, ledger_bytes, simulation
 
 HEAD = bytes(range(32))
@@ -100,11 +101,11 @@ def test_a_write_that_fails_leaves_the_old_content(step, tmp_path, monkeypatch) 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        if step == "fsync":
-            patch.setattr(os, "fsync", fails)
-        else:
+        if step == "replace":
             patch.setattr(type(path), step, fails)
-        with pytest.raises(OSError, match="No space left"):
+        else:
+            patch.setattr(os, step, fails)
+        with pytest.raises(StorageError, match=f"{path} can't be written: No space left"):
             write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     write_atomically(path, b"new")

@@ -15,7 +15,7 @@ from machine import describe
 
 from baffle.assembly import assemble
 from baffle.experiment import read
-from baffle.snapshots import write_atomically
+from baffle.storage import write_atomically
 
 RUNS = Path("runs/questions")
 RESULTS = Path(__file__).parents[1] / "results" / "questions.json"

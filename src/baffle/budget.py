@@ -17,7 +17,6 @@ from baffle.accounting import Spending
 from baffle.algorithms import Baffle
 from baffle.errors import SettingsError
 from baffle.mechanisms import GaussianPrivacy, Privacy, Quantiser, RandomisedPrivacy
-from baffle.messages import Round
 from baffle.server import Federation, State
 
 MechanismName: TypeAlias = Literal["gaussian", "shares", "rqm"]
@@ -176,15 +175,14 @@ class Account:
         mechanism = method.privacy.account(Quantiser(method.bits).levels)
         return cls(budget, Spending(mechanism, budget.delta), np.zeros(clients, np.int64))
 
-    def count(self, record: Round) -> None:
-        """Take note of a record of the ledger."""
-        self.asked[list(record.plan.cohort)] += 1
+    def count(self, cohort: Sequence[int]) -> None:
+        """Take note that an attempt is about to ask these clients: from then on it is spent, whatever becomes of it."""
+        self.asked[list(cohort)] += 1
 
-    def after(self, cohort: Sequence[int]) -> float:
-        """Return ε of the client asked most, once this cohort has been asked as well."""
-        asked = self.asked.copy()
-        asked[list(cohort)] += 1
-        return self.spending.after(int(asked.max()))
+    @property
+    def spent(self) -> float:
+        """ε of the client asked most."""
+        return self.spending.after(int(self.asked.max()))
 
     def allowed(self, present: Sequence[int] | None) -> Sequence[int] | None:
         """Return those of the clients that are `present` (None is all) who have budget left; None where that is all."""

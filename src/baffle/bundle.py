@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from baffle.errors import ModelError
 from baffle.parameters import Layout
 from baffle.processors import vectors
+from baffle.storage import make_folder, remove, write_files
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -169,14 +170,16 @@ def write(folder: Path, files: Mapping[str, bytes], **told: Any) -> Manifest:
         folder: is made where it is missing.
         files: the content of each file.
         told: `Manifest`'s other fields.
+
+    Raises:
+        StorageError: a file can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     digests = {name: hashlib.blake2b(data, digest_size=32).hexdigest() for name, data in files.items()}
     manifest = Manifest(files=digests, **told)
     clear(folder)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    write_files({folder / name: data for name, data in files.items()})
+    write_files({folder / MANIFEST: msgspec.json.format(msgspec.json.encode(manifest), indent=1)})
     return manifest
 
 
@@ -193,4 +196,4 @@ def clear(folder: Path) -> None:
     except (OSError, ValueError, ModelError):
         return
     for name in (MANIFEST, *before.files):
-        (folder / name).unlink(missing_ok=True)
+        remove(folder / name)

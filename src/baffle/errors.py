@@ -6,11 +6,14 @@ BaffleError
 ├── ModelError         a model can't be trained by forward passes as it is
 ├── ReportError        a message that came in is refused, with the reason
 ├── LedgerError        a ledger does not verify: names the record
+├── StorageError       a file can't be written: names the file and the reason
 ├── DivergenceError    training left the finite numbers; the last good model is kept
 └── MissingExtraError  a package that an extra brings is not installed
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class BaffleError(Exception):
@@ -55,6 +58,20 @@ class LedgerError(BaffleError):
     def __init__(self, record: int, reason: str) -> None:
         super().__init__(f"ledger record {record}: {reason}")
         self.record = record
+        self.reason = reason
+
+
+class StorageError(BaffleError):
+    """A file can't be written, or read.
+
+    Attributes:
+        path: the file.
+        reason: what the system says, in words.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
+        self.path = path
         self.reason = reason
 
 

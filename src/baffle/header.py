@@ -34,6 +34,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget | None = None
     """Of privacy, which no client's data exceed; None where nothing is promised."""
 
+    @property
+    def guarded(self) -> bool:
+        """Whether an attempt that is asked for counts whatever becomes of it: a budget is kept, or sums are secure."""
+        return self.budget is not None or self.federation.secure
+
     def start(self, given: Mapping[str, NDArray[np.generic]] | None) -> State:
         """Return the state before the first round.
 

@@ -1,4 +1,4 @@
-"""The run's append-only record: frames chained by hash, on disk before they count. See docs/ledger.md."""
+"""The run's append-only record: frames chained by hash, on disk before they count. See docs/ledger-2.md."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from baffle.errors import LedgerError
+from baffle.storage import sync_folder, writing
 
-MAGIC = b"BAFFLE\x01\n"
+VERSION = 2
+"""Of the format that new ledgers have. Those of version 1 are read, replayed and gone on with as they are."""
+_MAGICS = {b"BAFFLE\x01\n": 1, b"BAFFLE\x02\n": 2}
+MAGIC = next(magic for magic, version in _MAGICS.items() if version == VERSION)
 """First eight bytes of a ledger; the seventh is the format's version."""
 DIGEST = 32
 _HEAD = struct.Struct("<II")
@@ -40,6 +45,9 @@ def _frame(before: bytes, payload: bytes) -> tuple[bytes, bytes]:
 class Reader:
     """The payloads of a ledger in order, each verified before it is given.
 
+    Attributes after the first payload:
+        version: of the ledger's format.
+
     Attributes after the last payload:
         records: how many there were.
         head: digest of the last one, 32 bytes.
@@ -52,6 +60,7 @@ class Reader:
     head: bytes = _START
     end: int = len(MAGIC)
     torn: int = 0
+    version: int = VERSION
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield payloads.
@@ -65,14 +74,15 @@ class Reader:
             raise LedgerError(0, f"{self.path} can't be read: {error.strerror}") from None
         with file:
             magic = file.read(len(MAGIC))
-            if magic != MAGIC:
+            if magic not in _MAGICS:
                 self._torn_start(magic)
                 return
+            self.version = _MAGICS[magic]
             while (payload := self._next(file)) is not None:
                 yield payload
 
     def _torn_start(self, magic: bytes) -> None:
-        if not MAGIC.startswith(magic):
+        if not any(known.startswith(magic) for known in _MAGICS):
             raise LedgerError(0, "this is no ledger of a version known here")
         self.end, self.torn = 0, len(magic)
 
@@ -115,6 +125,7 @@ class Ledger:
     """Digest of the last record, 32 bytes: it stands for everything before."""
     records: int
     _file: BinaryIO = field(repr=False)
+    version: int = VERSION
 
     @classmethod
     def create(cls, path: Path) -> Ledger:
@@ -122,17 +133,20 @@ class Ledger:
 
         Raises:
             LedgerError: there is one already.
+            StorageError: the disk refuses it.
         """
-        try:
-            # The header has the run's secret: its owner alone may read it.
-            file = os.fdopen(
-                os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+b", buffering=0
-            )
-        except FileExistsError:
-            raise LedgerError(0, f"{path} is there already") from None
-        _lock(file, path)
-        _write(file, MAGIC)
-        _sync_folder(path.parent)
+        with writing(path):
+            try:
+                # The header has the run's secret: its owner alone may read it.
+                file = os.fdopen(
+                    os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+b", buffering=0
+                )
+            except FileExistsError:
+                raise LedgerError(0, f"{path} is there already") from None
+            with _closed_on_error(file):
+                _lock(file, path)
+                _write(file, MAGIC)
+                sync_folder(path.parent)
         return cls(_START, 0, file)
 
     @classmethod
@@ -141,15 +155,18 @@ class Ledger:
 
         Raises:
             LedgerError: another process writes it.
+            StorageError: the disk refuses it.
         """
-        file = reader.path.open("r+b", buffering=0)
-        _lock(file, reader.path)
-        file.truncate(reader.end)
-        file.seek(reader.end)
-        if reader.end == 0:
-            _write(file, MAGIC)
-        os.fsync(file.fileno())
-        return cls(reader.head, reader.records, file)
+        with writing(reader.path):
+            file = reader.path.open("r+b", buffering=0)
+            with _closed_on_error(file):
+                _lock(file, reader.path)
+                file.truncate(reader.end)
+                file.seek(reader.end)
+                if reader.end == 0:
+                    _write(file, MAGIC)
+                os.fsync(file.fileno())
+        return cls(reader.head, reader.records, file, reader.version)
 
     def append(self, payload: bytes) -> None:
         """Add a record; it is on disk when this returns.
@@ -173,12 +190,20 @@ class Ledger:
         self._file.close()
 
 
+@contextmanager
+def _closed_on_error(file: BinaryIO) -> Generator[None]:
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
+
+
 def _lock(file: BinaryIO, path: Path) -> None:
     """Keep other processes from appending; the lock goes with the process, however it ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.close()
         raise LedgerError(0, f"{path} is being written by another process") from None
 
 
@@ -187,12 +212,3 @@ def _write(file: BinaryIO, data: bytes) -> None:
     while view:
         view = view[file.write(view) :]
     os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a new file's name outlast a power failure."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

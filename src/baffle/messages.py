@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import threading
@@ -263,7 +264,26 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         return unpack(self.sums, math.prod(plan.shape), self.bits).reshape(plan.shape) << self.shift
 
 
-class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Intent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="intent"):
+    """A ledger's record that an attempt is about to be asked for, on disk before anybody is asked.
+
+    Where sums are secure or a budget is kept, whatever becomes of the attempt counts as opened and spent.
+    """
+
+    round: Count
+    attempt: Count
+    cohort: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    """Numbers of the clients asked, ascending."""
+    plan: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    """Digest of the plan that they are sent: `plan_digest`."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Intent:
+        """Return the intent to ask what `plan` asks."""
+        return cls(plan.round, plan.attempt, plan.cohort, plan_digest(plan))
+
+
+class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="round"):
     """A ledger's record of one attempt at a round."""
 
     plan: Plan
@@ -279,6 +299,12 @@ class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """Of θ after the round, or None."""
     epsilon: float | None = None
     """ε that the client asked most often has spent so far, at the δ of the run's header; None without a budget."""
+    average: str | None = None
+    """Digest of the averaged weights after the round; None where the quorum was missed, and in version 1."""
+
+
+Record: TypeAlias = Intent | Round
+"""What follows the header in a ledger."""
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -304,12 +330,26 @@ def decode(data: bytes, kind: type[Message]) -> Message:
     Raises:
         ReportError: these bytes are no such message.
     """
+    return decode_by(_decoder(kind), data, kind.__name__.lower())
+
+
+def decode_by(decoder: msgspec.msgpack.Decoder[Any], data: bytes, what: str) -> Any:
+    """Return what `decoder` finds in `data`, which is called `what` in words.
+
+    Raises:
+        ReportError: these bytes are no such message.
+    """
     try:
-        return _decoder(kind).decode(data)
+        return decoder.decode(data)
     except ReportError:
         raise
     except (msgspec.DecodeError, SettingsError, UnicodeDecodeError, RecursionError) as error:
-        raise ReportError(f"not a {kind.__name__.lower()}: {error}") from None
+        raise ReportError(f"not a {what}: {error}") from None
+
+
+def plan_digest(plan: Plan) -> bytes:
+    """Return the digest of an encoded plan, 32 bytes: BLAKE2b, personalised."""
+    return hashlib.blake2b(encode(plan), digest_size=32, person=b"baffle-plan").digest()
 
 
 def report_size(plan: Plan) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from baffle.errors import DataError
-from baffle.snapshots import write_atomically
+from baffle.storage import append_line, write_atomically
 
 
 @dataclass(slots=True)
@@ -36,8 +36,7 @@ class Metrics:
         """Add a row."""
         self.rows.append(dict(row))
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(self.rows[-1]) + "\n")
+            append_line(self.path, json.dumps(self.rows[-1]))
 
     def _row(self, number: int, line: bytes) -> dict[str, Any]:
         try:

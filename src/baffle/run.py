@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,17 @@ from baffle.errors import BaffleError, LedgerError, ModelError, ReportError
 from baffle.header import Header
 from baffle.kernels import Kernels
 from baffle.ledger import Ledger, Reader
-from baffle.messages import Round, decode, encode
-from baffle.parameters import digest
+from baffle.messages import Intent, Plan, Record, Round, decode, encode
+from baffle.parameters import Vector, digest
+from baffle.records import Course, decode_record, encode_record
 from baffle.server import State
 from baffle.snapshots import INITIAL, read_snapshot, read_tensors, snapshots, write_snapshot, write_tensors
+from baffle.storage import Room, make_folder, remove
 
 LEDGER = "ledger"
 SNAPSHOTS = "snapshots"
+ROOM = "room"
+"""The file that holds disk space for the record of an attempt that is asked for."""
 log = logging.getLogger("baffle")
 
 
@@ -34,13 +39,48 @@ class Run:
     header: Header
     ledger: Ledger
 
+    @property
+    def _room(self) -> Room:
+        return Room(self.folder / ROOM)
+
+    def intend(self, plan: Plan) -> Intent:
+        """Put on disk that an attempt is about to be asked for, with room for the record of what came of it.
+
+        Raises:
+            StorageError, LedgerError: the disk refuses it: nothing may be asked.
+        """
+        intent = Intent.of(plan)
+        self._room.hold(record_size(plan))
+        self.ledger.append(encode_record(intent, self.ledger.version))
+        return intent
+
     def append(self, record: Round) -> None:
-        """Put a record on disk."""
-        self.ledger.append(encode(record))
+        """Put a record on disk.
+
+        Raises:
+            LedgerError: the disk refuses it, the room that was held for it included.
+        """
+        payload = encode_record(record, self.ledger.version)
+        try:
+            self.ledger.append(payload)
+        except LedgerError:
+            if not self._room.release():
+                raise
+            log.warning("%s: the disk is full; the record takes the room that was held for it", self.folder)
+            self.ledger.append(payload)
+
+    def finish(self) -> None:
+        """Give back what the run held on the disk."""
+        self._room.release()
 
     def snapshot(self, state: State) -> None:
         """Keep the state after the last record."""
         write_snapshot(self.folder / SNAPSHOTS, self.header.federation.layout, state, self.ledger.head)
+
+
+def record_size(plan: Plan) -> int:
+    """Return bytes that the record of an attempt does not exceed, unless the reasons in it are unusually long."""
+    return 2 * len(encode(plan)) + 8 * math.prod(plan.shape) + 256 * len(plan.cohort) + 4096
 
 
 def begin(folder: Path, header: Header, given: Mapping[str, NDArray[np.generic]]) -> Run:
@@ -49,18 +89,22 @@ def begin(folder: Path, header: Header, given: Mapping[str, NDArray[np.generic]]
     Raises:
         LedgerError: there is a ledger already.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if header.federation.layout.given:
         write_tensors(folder / SNAPSHOTS / INITIAL, given, {"digest": header.initial})
     run = Run(folder, header, Ledger.create(folder / LEDGER))
-    run.ledger.append(encode(header))
+    try:
+        run.ledger.append(encode(header))
+    except BaseException:
+        run.ledger.close()
+        raise
     return run
 
 
 def resume(
     folder: Path,
     kernels: Kernels,
-    watch: Callable[[Round], None],
+    watch: Callable[[Record], None],
     accept: Callable[[Header], None] = lambda _: None,
 ) -> tuple[Run, State] | None:
     """Return a run that was interrupted and its state: the newest good snapshot and the records after it.
@@ -80,16 +124,18 @@ def resume(
     records = _records(reader)
     header = next(records, None)
     if header is None:
-        (folder / LEDGER).unlink()
+        remove(folder / LEDGER)
         return None
     accept(header)
     state, head = _newest(folder, header)
-    followed = head == reader.head
+    followed, course = head == reader.head, _course(header, reader)
     for record in records:
+        course.take(record, reader.records - 1)
         watch(record)
         if followed:
             state = _follow(header, state, record, kernels, reader.records - 1)
         followed = followed or head == reader.head
+    state = replace(state, attempt=course.attempt)
     if reader.torn:
         log.warning("the ledger ended in %d bytes of an unfinished record; they were cut off", reader.torn)
     return Run(folder, header, Ledger.reopen(reader)), state
@@ -106,6 +152,19 @@ def header_of(folder: Path) -> Header | None:
     return next(_records(Reader(folder / LEDGER)), None)
 
 
+def read(folder: Path) -> tuple[Header, list[Record]]:
+    """Return a ledger's header and all records after it, in order.
+
+    Raises:
+        LedgerError: a record does not verify or does not decode. A torn tail is left out.
+    """
+    records = _records(Reader(folder / LEDGER))
+    header = next(records, None)
+    if header is None:
+        raise LedgerError(0, "the ledger has no header")
+    return header, list(records)
+
+
 def replay(folder: Path, kernels: Kernels) -> tuple[Header, State]:
     """Return the state that a ledger stands for, rebuilt from its start; every round's digest is compared.
 
@@ -117,11 +176,12 @@ def replay(folder: Path, kernels: Kernels) -> tuple[Header, State]:
     header = next(records, None)
     if header is None:
         raise LedgerError(0, "the ledger has no header")
-    state = header.start(_given(folder, header))
+    state, course = header.start(_given(folder, header)), _course(header, reader)
     for record in records:
+        course.take(record, reader.records - 1)
         state = _follow(header, state, record, kernels, reader.records - 1)
     _report_torn(reader)
-    return header, state
+    return header, replace(state, attempt=course.attempt)
 
 
 def verify(folder: Path) -> tuple[Header, int]:
@@ -135,20 +195,22 @@ def verify(folder: Path) -> tuple[Header, int]:
     header = next(records, None)
     if header is None:
         raise LedgerError(0, "the ledger has no header")
-    rounds, attempt = 0, 0
+    course = _course(header, reader)
     for record in records:
-        if (record.plan.round, record.plan.attempt) != (rounds, attempt):
-            told = f"round {record.plan.round}, attempt {record.plan.attempt}"
-            raise LedgerError(reader.records - 1, f"{told} where round {rounds}, attempt {attempt} follows")
+        course.take(record, reader.records - 1)
         _check_sums(record, reader.records - 1)
-        rounds, attempt = (rounds, attempt + 1) if record.aggregate is None else (rounds + 1, 0)
     _report_torn(reader)
-    return header, rounds
+    return header, course.round
 
 
-def _check_sums(record: Round, number: int) -> None:
+def _course(header: Header, reader: Reader) -> Course:
+    """Return what a ledger's records are held to: version 1 knows no intents."""
+    return Course(header.guarded and reader.version > 1)
+
+
+def _check_sums(record: Record, number: int) -> None:
     try:
-        if record.aggregate is not None:
+        if isinstance(record, Round) and record.aggregate is not None:
             record.aggregate.integers(record.plan)
     except ReportError as error:
         raise LedgerError(number, str(error)) from None
@@ -163,17 +225,15 @@ def _report_torn(reader: Reader) -> None:
 
 
 def _records(reader: Reader) -> Iterator[Any]:
-    """Yield the header, then the rounds."""
-    kind: type[Header] | type[Round] = Header
+    """Yield the header, then the records."""
     for payload in reader:
         try:
-            record = decode(payload, kind)
+            record = decode(payload, Header) if reader.records == 1 else decode_record(payload, reader.version)
         except BaffleError as error:
             raise LedgerError(reader.records - 1, str(error)) from None
         if isinstance(record, Header) and record.noise != bits.VERSION:
             raise LedgerError(0, f"its noise is of version {record.noise}; {bits.VERSION} is known here")
         yield record
-        kind = Round
 
 
 def _given(folder: Path, header: Header) -> Mapping[str, NDArray[np.generic]] | None:
@@ -196,16 +256,19 @@ def _newest(folder: Path, header: Header) -> tuple[State, bytes]:
     return header.start(_given(folder, header)), heads[0]
 
 
-def _follow(header: Header, state: State, record: Round, kernels: Kernels, number: int) -> State:
-    """Return the state after a record."""
-    if record.plan.round != state.round:
-        raise LedgerError(number, f"round {record.plan.round} where {state.round} follows")
-    if record.aggregate is None:
-        return replace(state, attempt=state.attempt + 1)
+def _follow(header: Header, state: State, record: Record, kernels: Kernels, number: int) -> State:
+    """Return the state after a record, whose place in the ledger has been checked."""
+    if isinstance(record, Intent) or record.aggregate is None:
+        return state
     try:
         state = server.apply(header.algorithm, state, record.plan, record.aggregate, kernels)
     except ReportError as error:
         raise LedgerError(number, str(error)) from None
-    if record.digest is not None and digest(state.parameters) != record.digest:
-        raise LedgerError(number, f"θ has digest {digest(state.parameters)}, the record says {record.digest}")
+    _refuse_other("θ", state.parameters, record.digest, number)
+    _refuse_other("the average of the weights", state.average, record.average, number)
     return state
+
+
+def _refuse_other(what: str, vector: Vector, due: str | None, number: int) -> None:
+    if due is not None and digest(vector) != due:
+        raise LedgerError(number, f"{what} has digest {digest(vector)}, the record says {due}")

@@ -280,8 +280,9 @@ def advance(
         return Outcome(replace(state, attempt=state.attempt + 1), record)
     aggregate = _aggregate(plan, summed, randomness)
     moved = apply(method, state, plan, aggregate, kernels)
-    record = msgspec.structs.replace(record, aggregate=aggregate, digest=digest(moved.parameters))
-    return Outcome(moved, record)
+    own = digest(moved.parameters)
+    average = own if moved.average is moved.parameters else digest(moved.average)
+    return Outcome(moved, msgspec.structs.replace(record, aggregate=aggregate, digest=own, average=average))
 
 
 def apply(method: Method, state: State, plan: Plan, aggregate: Aggregate, kernels: Kernels) -> State:

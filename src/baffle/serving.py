@@ -55,6 +55,8 @@ class Service:
     """A client that says it has more counts as much as one with so many, ≥ 1."""
     linger: float = 30.0
     """Seconds for which clients are told that the run is over, if they do not all hear it at once."""
+    held: bool = False
+    """Whether the caller keeps other processes from the folder already."""
 
     def __post_init__(self) -> None:
         if self.simulation.secure == "ideal":
@@ -93,6 +95,7 @@ class Service:
                 session.watch,
                 _FOREVER,
                 session.account,
+                session.intend if begun_with.guarded else None,
             )
             result = session.finish(training.run(state, rounds))
             self.hub.finish(self.linger)
@@ -119,6 +122,7 @@ class Service:
             out=self.out,
             progress=progress,
             observe=self.hub.closed,
+            held=self.held,
         )
 
     def _new(self) -> Header:

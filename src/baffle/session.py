@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from baffle.curve import Curve, Evaluate
 from baffle.errors import SettingsError
 from baffle.header import Header, difference
 from baffle.kernels import Kernels
-from baffle.messages import Round
+from baffle.messages import Intent, Plan, Record, Round
 from baffle.metrics import Metrics
 from baffle.parameters import digest
 from baffle.progress import Progress, Result, peak_memory
 from baffle.run import Run
 from baffle.server import State
-from baffle.snapshots import snapshots, write_atomically
+from baffle.snapshots import snapshots
+from baffle.storage import FolderLock, write_atomically
 from baffle.tally import Tally
 
 
@@ -44,7 +45,9 @@ class Session:
     out: Path | None
     progress: Callable[[Progress], None]
     observe: Callable[[Round], None] = lambda _: None
-    """Is shown every record that is in the ledger, in order: those of earlier processes as well."""
+    """Is shown every round that is in the ledger, in order: those of earlier processes as well."""
+    held: bool = False
+    """Whether the caller keeps others from the folder already; else the session does, from its start to its end."""
     tally: Tally = field(init=False)
     curve: Curve = field(init=False)
     run: Run | None = field(init=False, default=None)
@@ -54,6 +57,7 @@ class Session:
     """Spent so far."""
     answered: int = field(init=False, default=0)
     """Clients whose reports counted in the last round."""
+    _lock: FolderLock | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.tally = Tally.of(self.header.samples)
@@ -74,16 +78,24 @@ class Session:
     def __exit__(self, *_: object) -> None:
         if self.run is not None:
             self.run.ledger.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def begin(self, settings: Mapping[str, Any]) -> State:
         """Return the first state of a new run.
 
         Raises:
-            SettingsError: the folder holds a run already.
+            SettingsError: the folder holds a run already, or is in use by another process.
         """
+        self._take_folder()
         if self.out is not None and snapshots(self.out / runs.SNAPSHOTS):
             raise self._taken()
         return self._begin(settings)
+
+    def _take_folder(self) -> None:
+        """Keep others from the folder before anything in it is looked at or written."""
+        if self.out is not None and not self.held:
+            self._lock = FolderLock(self.out)
 
     def _taken(self) -> SettingsError:
         return SettingsError("out", str(self.out), "holds a run already: resume it, or name another folder")
@@ -108,6 +120,7 @@ class Session:
         """
         if self.out is None or not (self.out / "settings.toml").exists():
             raise SettingsError("resume", str(self.out), "holds no run")
+        self._take_folder()
         if not (self.out / runs.LEDGER).exists():
             return self._begin(settings)
         resumed = runs.resume(self.out, kernels, self._count, self._accept)
@@ -115,6 +128,12 @@ class Session:
             return self._begin(settings)
         self.run, state = resumed
         self.header = self.run.header
+        if self.run.ledger.version == 1 and self.header.guarded and state.round < self.rounds:
+            rule = (
+                "was begun by an earlier version, whose ledger can't say what was opened before a crash: with a budget "
+                "or secure sums it can't go on. It still verifies and replays; begin a new run in another folder"
+            )
+            raise SettingsError("resume", str(self.out), rule)
         write_atomically(self.out / "settings.toml", tomli_w.dumps(dict(settings)).encode())
         self.curve.resume(state)
         if self.curve.due(state) and not self.curve.has(state):
@@ -135,13 +154,25 @@ class Session:
             rule = f"was begun with other settings, data or model: {difference(found, own)}"
             raise SettingsError("resume", str(self.out), rule)
 
-    def _count(self, record: Round) -> None:
+    def _count(self, record: Record) -> None:
+        """Count a record, and show it: an intent spends, a round costs."""
+        if isinstance(record, Intent):
+            self._spend(record.cohort)
+            return
         self.tally.add(record)
-        if self.account is not None:
-            self.account.count(record)
-            self.epsilon = record.epsilon
         self.observe(record)
         self.answered = len(record.answered)
+
+    def _spend(self, cohort: Sequence[int]) -> None:
+        if self.account is not None:
+            self.account.count(cohort)
+            self.epsilon = self.account.spent
+
+    def intend(self, plan: Plan) -> None:
+        """Put on disk that a plan is about to be sent, and count it as spent."""
+        if self.run is not None:
+            self.run.intend(plan)
+        self._spend(plan.cohort)
 
     def record(self, record: Round) -> None:
         """Make a round count."""
@@ -178,6 +209,7 @@ class Session:
             **self.curve.measured(),
         )
         if self.run is not None:
+            self.run.finish()
             write_atomically(self.run.folder / "summary.json", json.dumps(result.summary(), indent=1).encode())
         return result
 

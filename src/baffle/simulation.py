@@ -251,6 +251,7 @@ class Simulation:
                 session.record,
                 session.watch,
                 account=session.account,
+                intend=session.intend if session.header.guarded else None,
             )
             return session.finish(training.run(state, rounds))
 

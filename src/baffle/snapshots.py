@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from baffle.errors import LedgerError
 from baffle.memory import Memory
 from baffle.parameters import Layout
 from baffle.server import State
+from baffle.storage import remove, write_atomically
 
 INITIAL = "initial.safetensors"
 """Tensors that came with the model, in a folder of snapshots."""
@@ -27,17 +27,6 @@ _BLANK = b"0" * 64
 _SEAL = re.compile(rb'"seal":"([0-9a-f]{64})"')
 KEEP = 2
 """Snapshots kept beside the newest: enough to survive one that was damaged."""
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path` such that a reader finds the old content or the new, also after a power failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]], about: Mapping[str, str]) -> None:
@@ -96,7 +85,7 @@ def write_snapshot(folder: Path, layout: Layout, state: State, head: bytes) -> P
     path = folder / f"{state.round:08d}.safetensors"
     write_tensors(path, tensors, about)
     for old in snapshots(folder)[KEEP + 1 :]:
-        old.unlink()
+        remove(old)
     return path
 
 

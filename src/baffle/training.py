@@ -14,7 +14,7 @@ from baffle.budget import Account
 from baffle.engines import Engine
 from baffle.errors import DivergenceError
 from baffle.kernels import Kernels
-from baffle.messages import Round
+from baffle.messages import Plan, Round
 from baffle.server import Federation, Method, State
 
 log = logging.getLogger("baffle")
@@ -37,7 +37,9 @@ class Training:
     attempts: int = ATTEMPTS
     """Tries at one round before the run gives up."""
     account: Account | None = None
-    """Of privacy; the records so far are in it, `watch` puts in the others."""
+    """Of privacy; the attempts so far are in it, `intend` counts the others."""
+    intend: Callable[[Plan], None] | None = None
+    """Puts on disk, and counts, that a plan is about to be sent; None where no budget and no secure sums need it."""
 
     def run(self, state: State, rounds: int) -> State:
         """Return the state after `rounds` rounds in all, or fewer where too few clients have budget left.
@@ -55,11 +57,13 @@ class Training:
                     )
                     break
             plan = server.plan(self.method, self.federation, state, present)
+            if self.intend is not None:
+                self.intend(plan)
             reports = self.engine.gather(plan, state.parameters)
             outcome = server.advance(self.method, state, plan, reports, self.kernels)
             record = outcome.record
             if self.account is not None:
-                record = msgspec.structs.replace(record, epsilon=self.account.after(plan.cohort))
+                record = msgspec.structs.replace(record, epsilon=self.account.spent)
             self.record(record)
             state = outcome.state
             self.watch(state, record)

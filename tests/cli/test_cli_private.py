@@ -12,8 +12,8 @@ pytest.importorskip("dp_accounting")
 
 from baffle import extras
 from baffle.errors import MissingExtraError
-from baffle.messages import Round, decode
-from baffle.run import Reader
+from baffle.messages import Round
+from federation import rounds_in
 
 
 def summary() -> dict[str, object]:
@@ -21,7 +21,7 @@ def summary() -> dict[str, object]:
 
 
 def records() -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(Path("run/ledger")))[1:]]
+    return rounds_in(Path("run"))
 
 
 PRIVATE = ("--mechanism", "gaussian", "--epsilon", 8, "--rounds", 4)
@@ -83,7 +83,6 @@ def test_a_budget_that_is_spent_ends_the_run_in_words(train) -> None:
 
 
 def test_secure_sums_give_the_model_of_a_run_in_the_open(train) -> None:
-    pytest.importorskip("Crypto")
     flags = ("--precision", "float64", "--rounds", 3)
     found = {}
     for secure in ("none", "ideal", "masks"):

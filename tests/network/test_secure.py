@@ -15,11 +15,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from federation import KERNELS, METHOD, simulation
-from networked import Net, hub_of, net
-
-pytest.importorskip("Crypto")
-
 from baffle import certificates, server
 from baffle import run as runs
 from baffle.certificates import Pair, Signer
@@ -31,9 +26,10 @@ from baffle.engines.network.roster import Roster
 from baffle.errors import SettingsError
 from baffle.mechanisms import GaussianPrivacy
 from baffle.messages import Round
-from baffle.run import Reader, decode
 from baffle.secure import member as members
 from baffle.server import Summed
+from federation import KERNELS, METHOD, rounds_in, simulation
+from networked import Net, hub_of, net
 
 NOW = datetime.now(UTC)
 QUICK = {"deadline": 1.5, "settle": 0.3}
@@ -80,7 +76,7 @@ def started(found: Net, *numbers: int) -> None:
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 def ended(found: Net, digest: str, *numbers: int) -> None:

@@ -16,14 +16,13 @@ from baffle import Baffle, CentralDifference, DivergenceError, ForwardDifference
 from baffle.budget import Target
 from baffle.directions import Gaussian
 from baffle.estimators import CentredDifference
-from baffle.ledger import Reader
-from baffle.messages import Round, decode, encode
+from baffle.messages import encode
 from baffle.parameters import Constant, Layout, Tensor
 from baffle.planning.amount import Amount
 from baffle.planning.budgets import block_bytes, budgets, state_with
 from baffle.planning.counts import attempts, count
 from baffle.server import Federation
-from federation import METHOD, Layered, simulation
+from federation import METHOD, Layered, rounds_in, simulation
 
 FIXED = {
     "equal": METHOD,
@@ -134,7 +133,7 @@ def test_a_run_that_ends_for_want_of_budget_is_foreseen(tmp_path) -> None:
     assert before.spent
     assert before.stops is not None
     assert 0 < before.stops < 12
-    kept = [decode(data, Round) for data in list(Reader(tmp_path / "run" / "ledger"))[1:]]
+    kept = rounds_in(tmp_path / "run")
     assert before.stops == len([record for record in kept if record.aggregate is not None])
     assert before.forwards.expected == pytest.approx(after["forwards"], rel=1e-12)
     assert before.upload.expected == after["upload"]

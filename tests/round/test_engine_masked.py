@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("Crypto")
-
 from baffle import run as runs
 from baffle import server
 from baffle.client import contributions
@@ -22,15 +20,14 @@ from baffle.engines.trusted import Trusted
 from baffle.errors import DivergenceError, SettingsError
 from baffle.mechanisms import MISSING, GaussianPrivacy
 from baffle.messages import Round, decode, encode
-from baffle.run import Reader
-from federation import KERNELS, METHOD, Network, Watched, simulation
+from federation import KERNELS, METHOD, Network, Watched, rounds_in, simulation
 
 SIX = (12, 9, 12, 7, 12, 3)
 STEPS = msgspec.structs.replace(METHOD, forwards=80, local_steps=2)
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 @pytest.mark.parametrize(
@@ -132,14 +129,18 @@ def check(found, expected, spy: Spied, plan) -> None:
     reported = [one.number for one in spy.of("Masked")]
     if not found.uploads:
         assert len(reported) < plan.quorum
-        assert spy.of("Request") == spy.of("Answer") == []  # nobody is asked for a share, nobody tells one
+        assert (
+            spy.of("Closing") == spy.of("Consent") == spy.of("Request") == spy.of("Answer") == []
+        )  # nobody is asked for a share, nobody tells one
         assert found.integers.size == 0
         return
     assert len(reported) >= plan.quorum
     assert np.array_equal(found.integers, expected.integers)
     for number, told in found.uploads.items():
-        own = [one for kind in ("Pledge", "Masked", "Answer") for one in spy.of(kind) if one.number == number]
-        assert len(own) == 3
+        own = [
+            one for kind in ("Pledge", "Masked", "Consent", "Answer") for one in spy.of(kind) if one.number == number
+        ]
+        assert len(own) == 4
         assert told == sum(len(encode(one)) for one in own)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,10 +92,23 @@ class Baseline:
         """
         checks.at_least("rounds", rounds, 0)
         header, gradient = self.federation.header(), self._gradient()
-        journal = Journal(out, self.runtime.layout, self._about(header))
-        curve = self._curve(rounds, out, progress)
+        with closing(Journal(out, self.runtime.layout, self._about(header))) as journal:
+            curve = self._curve(rounds, out, progress)
+            return self._run(rounds, header, gradient, journal, curve, settings or self.settings(rounds), resume=resume)
+
+    def _run(
+        self,
+        rounds: int,
+        header: Header,
+        gradient: Gradient,
+        journal: Journal,
+        curve: Curve,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+    ) -> Result:
         tally = Tally.of(header.samples)
-        state = self._begin(header, journal, curve, settings or self.settings(rounds), resume=resume)
+        state = self._begin(header, journal, curve, settings, resume=resume)
         answered = self._recount(header, tally, state.round)
         if curve.due(state) and not curve.has(state):
             curve.measure(state, answered, tally.means())

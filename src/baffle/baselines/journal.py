@@ -16,33 +16,39 @@ from baffle.errors import LedgerError, ModelError, SettingsError
 from baffle.parameters import Layout
 from baffle.run import LEDGER, SNAPSHOTS
 from baffle.server import State
-from baffle.snapshots import read_snapshot, snapshots, write_atomically, write_snapshot
+from baffle.snapshots import read_snapshot, snapshots, write_snapshot
+from baffle.storage import FolderLock, remove, write_atomically
 
 METRICS = "metrics.jsonl"
 log = logging.getLogger("baffle")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Journal:
-    """Where a run's states go and come from; with `folder` None, nothing is written."""
+    """Where a run's states go and come from; with `folder` None, nothing is written.
+
+    From `begin` or `resume` to `close`, no other process can use the folder.
+    """
 
     folder: Path | None
     layout: Layout
     about: bytes
     """Fingerprint of what the run depends on: a state is taken up with an equal one alone."""
+    _lock: FolderLock | None = None
 
     def begin(self, settings: Mapping[str, Any], state: State) -> None:
         """Write the settings and the first state.
 
         Raises:
-            SettingsError: the folder holds a run already.
+            SettingsError: the folder holds a run already, or is in use by another process.
         """
         if self.folder is None:
             return
+        self._take(self.folder)
         if (self.folder / LEDGER).exists() or snapshots(self.folder / SNAPSHOTS):
             raise SettingsError("out", str(self.folder), "holds a run already: resume it, or name another folder")
         self._write_settings(settings)
-        (self.folder / METRICS).unlink(missing_ok=True)
+        remove(self.folder / METRICS)
         self.keep(state)
 
     def resume(self, settings: Mapping[str, Any]) -> State | None:
@@ -55,10 +61,21 @@ class Journal:
             raise SettingsError("resume", str(self.folder), "holds no run")
         if (self.folder / LEDGER).exists():
             raise SettingsError("resume", str(self.folder), "holds a run with a ledger, which no baseline has")
+        self._take(self.folder)
         state = self._newest(self.folder / SNAPSHOTS)
         if state is not None:
             self._write_settings(settings)
         return state
+
+    def _take(self, folder: Path) -> None:
+        """Keep others from the folder; a run that was interrupted before it had a state begins in it again."""
+        if self._lock is None:
+            self._lock = FolderLock(folder)
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def _newest(self, folder: Path) -> State | None:
         for path in snapshots(folder):

@@ -15,6 +15,7 @@ from baffle.cli.daemon import Interrupted
 from baffle.cli.settings import flags_of
 from baffle.errors import SettingsError
 from baffle.experiment import Experiment, read, read_toml
+from baffle.storage import make_folder
 
 if TYPE_CHECKING:
     from baffle.report.comparison import Entry
@@ -105,7 +106,7 @@ def _held(out: Path) -> Generator[None]:
     Raises:
         SettingsError: one is at work there.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     lock = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

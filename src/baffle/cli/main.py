@@ -145,6 +145,9 @@ def _add_join(commands: Any) -> None:
     add("--save-every", type=float, default=60.0, metavar="S", help="least time between two saved states [60]")
     add("--secure-only", action="store_true", help="leave, rather than send a report that the server can read")
     add("--least-sum", type=int, default=2, metavar="N", help="fewest reports in a secure sum of this client's [2]")
+    most = "leave, rather than take part in a run that does not keep this client's data within this epsilon [any run]"
+    add("--max-epsilon", type=float, metavar="E", help=most)
+    add("--max-delta", type=float, default=1e-5, metavar="D", help="that goes with it [1e-5]")
     reproducible = "batches and rounding follow from the experiment's seed: for tests and research"
     add("--reproducible", action="store_true", help=reproducible)
     add_settings(parser, join.OWN)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +24,7 @@ from baffle.errors import SettingsError
 from baffle.experiment import Experiment, read, read_toml
 from baffle.progress import Result
 from baffle.simulation import Simulation
+from baffle.storage import FolderLock
 
 _SILENT = 20.0
 """Seconds without any client after which the server says what a client needs."""
@@ -39,23 +38,11 @@ def serve(options: argparse.Namespace) -> None:
     _numbers(options.admit)
     experiment = read(read_toml(options.experiment) if options.experiment else {}, flags_of(options))
     out = Path(experiment.out) if experiment.out else _folder(options.experiment)
-    with until_told_to_stop(f"stopped; the same command goes on with {out}"), _held(out):
+    with until_told_to_stop(f"stopped; the same command goes on with {out}"), FolderLock(out):
         result = _served(options, experiment, out)
     show_result(result, out)
     if not options.no_report:
         make_report(out)
-
-
-@contextmanager
-def _held(out: Path) -> Generator[None]:
-    """Keep other servers from the folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SettingsError("out", str(out), "is in use by another process") from None
-        yield
 
 
 def _folder(experiment: Path | None) -> Path:
@@ -100,6 +87,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         replay=options.replay,
         most_samples=options.most_samples,
         linger=options.linger,
+        held=True,
     )
     with hub, ZenohServer(options.listen, keys, hub.receive, hub.gone):
         log.info("listening at %s%s", ", ".join(options.listen), "" if keys else ", without keys: for tests only")

@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, inliner, numpy_help
 
 from baffle.bundle import Feature, Kind
 from baffle.errors import ModelError
+from baffle.storage import write_files
 
 OLDEST = 13
 """Opset from which on quantised tensors may have a scale for each channel."""
@@ -229,7 +230,7 @@ def session(model: ModelProto, *, plain: bool = False) -> Any:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(_bytes(model))
+        write_files({path: _bytes(model)})
         return open_session(path, plain=plain)
 
 

@@ -24,6 +24,7 @@ from baffle.export.model import nodes, output_of, read, reduced, restated, sessi
 from baffle.export.quantise import quantised
 from baffle.keys import Key
 from baffle.parameters import Initial, Layout, mask_of
+from baffle.storage import write_files
 
 Outputs = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 """Samples, by the names of their arrays, to a model's outputs."""
@@ -115,10 +116,13 @@ def coupled(model: ModelProto) -> bool:
 
 
 def write_plain(trainable: Trainable, path: Path) -> None:
-    """Write the model with its weights in it: an ONNX file for any runtime."""
+    """Write the model with its weights in it: an ONNX file for any runtime.
+
+    Raises:
+        StorageError: the file can't be written.
+    """
     model = with_constants(trainable.model, trainable.given)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
+    write_files({path: model.SerializeToString()})
 
 
 def runs(model: ModelProto, output: str) -> Outputs:

@@ -21,6 +21,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from baffle.bundle import LAID_OUT
 from baffle.export.model import kept_only, restated
+from baffle.storage import write_files
 
 _FIRST, _LAST = 1 << 23, 1 << 24
 """Numbers of places: whole numbers that float32 has, and that no model has for weights."""
@@ -76,7 +77,7 @@ def _rewritten(model: ModelProto) -> ModelProto | None:
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(model.SerializeToString())
+        write_files({path: model.SerializeToString()})
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.optimized_model_filepath = str(path.with_name("made.onnx"))

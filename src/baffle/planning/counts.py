@@ -17,7 +17,7 @@ from baffle import server
 from baffle.engines.presence import present
 from baffle.header import Header
 from baffle.ledger import DIGEST, MAGIC
-from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, encode
+from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Intent, Plan, Report, Round, encode
 from baffle.packing import packed_size
 from baffle.planning.amount import Amount
 from baffle.planning.budgets import Budgets, block_bytes, budgets, state_with
@@ -242,10 +242,12 @@ def _messages(
     aggregate = _aggregate(weight, sizes.bits, integers, inside) if closed else 0
     missing = tuple((client, "no answer") for client in plan.cohort if client not in answered)
     spent = 0.5 if header.budget is not None else None  # any number takes as many bytes
-    record = Round(plan, answered, uploads, missing, None, header.initial if closed else None, spent)
+    told = header.initial if closed else None  # any digest takes as many bytes
+    record = Round(plan, answered, uploads, missing, None, told, spent, told)
+    intent = _FRAME + len(encode(Intent.of(plan))) if header.guarded else 0
     planned = envelope + sizes.blocks
     other = len(encode(record)) - len(encode(plan)) - closed  # nothing in place of an aggregate takes a byte
-    return planned, uploads, aggregate, _FRAME + other + planned + aggregate
+    return planned, uploads, aggregate, intent + _FRAME + other + planned + aggregate
 
 
 def _uploads(

@@ -29,9 +29,8 @@ from baffle.baselines.price import StepCost, kinds
 from baffle.errors import BaffleError
 from baffle.experiment import read
 from baffle.header import Header
-from baffle.ledger import Reader
 from baffle.mechanisms.private import Noised, Randomised
-from baffle.messages import Plan, Round, decode
+from baffle.messages import Plan, Round
 from baffle.planning.cosine import slope_noise
 from baffle.planning.findings import Findings, Request, Time
 from baffle.progress import Progress, peak_memory
@@ -131,10 +130,10 @@ def _play(simulation: Simulation, header: Header, rounds: int, seconds: float, o
         with suppress(_Enough):
             simulation.run(rounds, out=Path(folder) / "run", progress=watch)
         evaluation = _evaluation(simulation, header)
-        reader = Reader(Path(folder) / "run" / runs.LEDGER)
-        records = [decode(payload, Round) for number, payload in enumerate(reader) if number]
+        _, found = runs.read(Path(folder) / "run")
         _, state = runs.replay(Path(folder) / "run", simulation.kernels)
     spent = times[-1].minus(times[0]).minus(evaluation.times(2 * sum(measured[1:])))
+    records = [record for record in found if isinstance(record, Round)]
     work = sum(_work(record, header) for record in records)
     closed = [record for record in records if record.aggregate is not None]
     last = closed[-1]

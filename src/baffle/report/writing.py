@@ -10,6 +10,7 @@ from baffle.report.charts import accuracy_chart, loss_chart
 from baffle.report.figures import png
 from baffle.report.page import page
 from baffle.report.runs import read_runs
+from baffle.storage import write_files
 
 
 def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, ...]:
@@ -29,7 +30,7 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, ...]:
         DataError: `out` is no .html file, or a run can't be read; the text names the file and, where there is one,
             the line.
         MissingExtraError: Matplotlib is not installed.
-        OSError: a file can't be written.
+        StorageError: a file can't be written.
     """
     if out.suffix.lower() != ".html" or out.is_dir():
         raise DataError(f"{out}: the report is one file whose name ends in .html")
@@ -38,7 +39,5 @@ def write_report(folders: Sequence[Path], out: Path) -> tuple[Path, ...]:
     pictures = {out.with_name(f"{chart.name}.png"): png(chart) for chart in charts}
     # A name from a file may hold half a surrogate pair, which UTF-8 can't.
     files = {out: page(runs, charts).encode("utf-8", "replace"), **pictures}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
-        path.write_bytes(content)
+    write_files(files)
     return tuple(files)

@@ -11,6 +11,7 @@ import msgspec
 
 from baffle.errors import SettingsError
 from baffle.experiment import Experiment, read, read_toml
+from baffle.storage import write_files
 
 State: TypeAlias = Literal["finished", "begun", "to do"]
 NOT_COMPARED = ("seed", "out")
@@ -44,8 +45,7 @@ class Job:
 
 def share(folder: Path) -> None:
     """Note that a run does not have the machine to itself."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _SHARED).touch()
+    write_files({folder / _SHARED: b""})
 
 
 def shared(folder: Path) -> bool:

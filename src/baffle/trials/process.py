@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from baffle.storage import make_folder, remove, writing
 from baffle.trials.jobs import Job
 
 LOG = "compare.log"
@@ -32,8 +33,8 @@ def start(job: Job) -> subprocess.Popen[str]:
 
     It has a session of its own: an interrupt from the keyboard reaches this process alone.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / LOG).open("w", encoding="utf-8") as log:
+    make_folder(job.folder)
+    with writing(job.folder / LOG), (job.folder / LOG).open("w", encoding="utf-8") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "baffle.trials.worker"],
             stdin=subprocess.PIPE,
@@ -73,4 +74,4 @@ def _reason(last: dict[str, Any], status: int, log: Path) -> str:
 
 def _drop_if_empty(path: Path) -> None:
     if path.exists() and path.stat().st_size == 0:
-        path.unlink()
+        remove(path)

@@ -20,6 +20,7 @@ from typing import Any, TextIO, TypeAlias
 from baffle.errors import BaffleError
 from baffle.experiment import read
 from baffle.progress import Progress
+from baffle.storage import make_folder
 
 Tell: TypeAlias = Callable[[dict[str, Any]], None]
 _PAUSE = 0.2
@@ -57,7 +58,7 @@ def _tried(settings: dict[str, Any], folder: Path, tell: Tell) -> str | None:
 def _run(settings: dict[str, Any], folder: Path, tell: Tell) -> None:
     from baffle.assembly import assemble
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = os.open(folder, os.O_RDONLY)
     try:
         # The process of a comparison that was killed may still be about to end.

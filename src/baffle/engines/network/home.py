@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from baffle.errors import BaffleError, LedgerError, SettingsError
+from baffle.engines.network.commitments import Commitments
+from baffle.errors import BaffleError, LedgerError, ReportError, SettingsError, StorageError
 from baffle.header import Header
 from baffle.keys import BYTES, Key
 from baffle.messages import decode
 from baffle.server import State
-from baffle.snapshots import read_snapshot, snapshots, write_atomically, write_snapshot
+from baffle.snapshots import read_snapshot, snapshots, write_snapshot
+from baffle.storage import FolderLock, remove, write_atomically
 
 _PRIVATE = "private"
 _HEADER = "header"
+_COMMITMENTS = "commitments"
 
 log = logging.getLogger("baffle")
 
@@ -33,19 +33,10 @@ class Home:
     """
 
     folder: Path
-    _lock: BinaryIO | None = None
+    _lock: FolderLock | None = None
 
     def __post_init__(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("wb")
-        except OSError as error:
-            raise SettingsError("state", str(self.folder), f"can't be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise SettingsError("state", str(self.folder), "is in use by another process") from None
+        self._lock = FolderLock(self.folder, "state")
 
     def __enter__(self) -> Home:
         return self
@@ -66,11 +57,7 @@ class Home:
         """
         path = self.folder / _PRIVATE
         if not path.exists():
-            old = os.umask(0o077)
-            try:
-                write_atomically(path, secrets.token_bytes(BYTES))
-            finally:
-                os.umask(old)
+            write_atomically(path, secrets.token_bytes(BYTES), private=True)
         data = path.read_bytes()
         if len(data) != BYTES:
             raise SettingsError("state", str(path), f"must have {BYTES} bytes; it was changed. Move it away to go on")
@@ -92,11 +79,35 @@ class Home:
 
     def keep_header(self, run: str, header: bytes) -> None:
         """Keep a run's header."""
-        old = os.umask(0o077)
+        write_atomically(self.folder / run / _HEADER, header, private=True)
+
+    def commitments(self, run: str) -> Commitments:
+        """Return what this client has given away of a run; nothing, where no file was ever written.
+
+        Raises:
+            SettingsError: the file can't be read, or is not what was written.
+        """
+        path = self.folder / run / _COMMITMENTS
         try:
-            write_atomically(self.folder / run / _HEADER, header)
-        finally:
-            os.umask(old)
+            return Commitments.restored(path.read_bytes())
+        except FileNotFoundError:
+            return Commitments()
+        except OSError as error:
+            raise SettingsError("state", str(path), f"can't be read: {error.strerror}") from None
+        except ReportError as error:
+            rule = f"{error}: without it this client could be made to give a report away twice; end its part in the run"
+            raise SettingsError("state", str(path), rule) from None
+
+    def commit(self, run: str, value: Commitments) -> None:
+        """Keep what this client gives away of a run; it is on the disk when this returns.
+
+        Raises:
+            ReportError: the disk refuses it.
+        """
+        try:
+            write_atomically(self.folder / run / _COMMITMENTS, value.stored(), private=True)
+        except StorageError as error:
+            raise ReportError(f"what this client gives away can't be kept first: {error}") from None
 
     def state(self, run: str, header: Header) -> State | None:
         """Return the newest good state of a run."""
@@ -111,8 +122,8 @@ class Home:
         """Keep a state; return False, saying why, where the disk refuses it."""
         try:
             write_snapshot(self.folder / run, header.federation.layout, state, b"")
-        except OSError as error:
-            log.warning("the state can't be kept: %s; an older one stays", error.strerror)
+        except StorageError as error:
+            log.warning("the state can't be kept: %s; an older one stays", error)
             return False
         return True
 
@@ -124,17 +135,17 @@ class Home:
         """
         for old in snapshots(self.folder / run):
             if int(old.stem) >= version:
-                old.unlink()
+                remove(old)
         path = self.folder / run / f"{version:08d}.safetensors"
         write_atomically(path, data)
         try:
             return read_snapshot(path, header.federation.layout)[0]
         except LedgerError:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            with contextlib.suppress(StorageError):
+                remove(path)
             raise
 
     def forget(self, run: str) -> None:
         """Drop the states of a run."""
         for path in snapshots(self.folder / run):
-            path.unlink()
+            remove(path)

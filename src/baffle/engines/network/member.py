@@ -6,15 +6,16 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from baffle import __version__
 from baffle.client import Client, Contribution, answer, contributions
 from baffle.engines.network.channel import Channel, RefusedError
-from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
+from baffle.engines.network.covert import Confirm, Enrol, Meet, Open, Told, Vow
 from baffle.engines.network.dialogue import (
     Begin,
     Call,
@@ -35,6 +36,7 @@ from baffle.engines.network.dialogue import (
     Welcome,
 )
 from baffle.engines.network.masker import Masker
+from baffle.engines.network.promise import Wanted
 from baffle.engines.network.shelf import digest_of
 from baffle.engines.network.standing import Standing
 from baffle.engines.network.steps import OutOfStepError, numbers_of
@@ -68,6 +70,8 @@ class Equipment:
     """Of batches and rounding."""
     randomness: Callable[[int], bytes] = secrets.token_bytes
     """Of noise that protects."""
+    reproducible: bool = False
+    """Whether `private` is used as it is, so that sums are those of a simulation: for tests and research."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,10 @@ class Member:
     """For secure sums; None without keys."""
     secure: bool = False
     """Whether to take part in secure sums alone."""
+    wanted: Wanted | None = None
+    """What a run must promise this client before it answers; None wants no promise."""
+    _promised: bytes = b""
+    """The run whose promise has been looked at."""
     told: Callable[[Where], None] = lambda _: None
     _equipment: Equipment | None = None
     _about: tuple[Mapping[str, Any], Kind] | None = None
@@ -173,7 +181,7 @@ class Member:
     def _heed(self, reply: Reply) -> bool:
         """Do what the server says; return whether the run is over."""
         try:
-            if isinstance(reply, Enrol | Meet | Vow | Open):
+            if isinstance(reply, Enrol | Meet | Vow | Confirm | Open):
                 self._take_part(reply)
             elif isinstance(reply, Done):
                 return self._end(reply)
@@ -245,6 +253,9 @@ class Member:
         """Answer a round, or find the answer given before."""
         plan = self.standing.asked(call)
         header, state = self.standing.held()
+        if self.wanted is not None and self._promised != self.standing.run:
+            self.wanted.refuse_less(header)
+            self._promised = self.standing.run
         if call.masked is not None:
             self._behind = False
             self._masked(plan, call.masked)
@@ -259,14 +270,40 @@ class Member:
         self._fresh, self._behind = True, False
         if of == self._of and self._report:
             return
+        self._spend(header, plan)
         began = time.monotonic()
         own = self._own()
-        report = answer(plan, state.parameters, self._client(header), own.runtime, self.standing.kernels)
+        client = self._client(header)
+        if not own.reproducible:
+            client = replace(client, private=client.private.fold("run", self.standing.run.hex()))
+        report = answer(plan, state.parameters, client, own.runtime, self.standing.kernels)
         self._report, self._of = encode(report), of
         self._spent = round(1000 * (time.monotonic() - began))
         self._answered += 1
 
-    def _take_part(self, reply: Enrol | Meet | Vow | Open) -> None:
+    def _spend(self, header: Header, plan: Plan) -> None:
+        """Count an answer against what the run promises, on this client's own disk, before the answer is made.
+
+        A server that forgets what it has asked, or starts again and again, is answered no more often than promised.
+
+        Raises:
+            RefusedError: the budget is spent, or what is spent can't be kept.
+        """
+        if header.budget is None:
+            return
+        home, run = self.standing.home, self.standing.run.hex()
+        given, promised = home.commitments(run), header.budget
+        if given.answered >= promised.attempts:
+            raise RefusedError(
+                f"round {plan.round}, attempt {plan.attempt} is asked for, and this client has given the "
+                f"{promised.attempts} answers for which ε = {promised.epsilon:g}, δ = {promised.delta:g} is promised"
+            )
+        try:
+            home.commit(run, msgspec.structs.replace(given, answered=given.answered + 1))
+        except ReportError as error:
+            raise RefusedError(str(error)) from None
+
+    def _take_part(self, reply: Enrol | Meet | Vow | Confirm | Open) -> None:
         """Do what a secure sum needs."""
         masker = self._masker()
         try:
@@ -277,6 +314,8 @@ class Member:
                     self._told = masker.meet(reply)
                 case Vow():
                     self._told = masker.pledge(reply.slot)
+                case Confirm():
+                    self._told = masker.confirm(reply)
                 case Open():
                     self._told = masker.open(reply.request)
         except ReportError as error:
@@ -285,16 +324,19 @@ class Member:
     def _masked(self, plan: Plan, cohort: bytes) -> None:
         """Mask this client's part of a round."""
         header, state = self.standing.held()
-        began = time.monotonic()
+        masker, began = self._masker(), time.monotonic()
 
         def contribution() -> Contribution:
+            self._spend(header, plan)
             own, made = self._client(header), self._own()
+            if not made.reproducible:
+                own = replace(own, private=masker.folded(own.private))
             self._answered += 1
             return contributions(plan, state.parameters, [own], made.runtime, self.standing.kernels)[0]
 
         try:
             numbers = tuple(numbers_of(cohort, header.federation.clients))
-            self._told = self._masker().mask(plan, numbers, contribution)
+            self._told = masker.mask(plan, state.parameters, numbers, contribution)
         except ReportError as error:
             raise SecureError(str(error)) from None
         self._spent = round(1000 * (time.monotonic() - began))
@@ -302,6 +344,7 @@ class Member:
     def _masker(self) -> Masker:
         if self.masker is None:
             raise RefusedError("sums are secure here, and need keys: `baffle keys client` makes them")
+        self.masker.enter(self.standing.run)
         return self.masker
 
     def _client(self, header: Header) -> Client:

@@ -10,6 +10,7 @@ from baffle.report.comparison.files import as_csv, as_json
 from baffle.report.comparison.memory import NAME, bars, memory_png
 from baffle.report.comparison.page import page
 from baffle.report.figures import png
+from baffle.storage import write_files
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
@@ -20,7 +21,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
 
     Raises:
         MissingExtraError: Matplotlib is not installed.
-        OSError: a file can't be written.
+        StorageError: a file can't be written.
     """
     chart = accuracy_chart(comparison)
     texts = {
@@ -34,7 +35,5 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
         files[f"{chart.name}.png"] = png(chart)
     if bars(comparison):
         files[f"{NAME}.png"] = memory_png(comparison)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    write_files({folder / name: content for name, content in files.items()})
     return tuple(folder / name for name in files)
