@@ -17,6 +17,7 @@ from baffle.accounting import (  # noqa: E402
     Gaussian,
     Poisson,
     Several,
+    Spending,
     affordable_rounds,
     epsilon,
     least_noise,
@@ -200,26 +201,54 @@ def test_a_target_out_of_reach_is_refused_in_words():
         least_noise(Gaussian, 0.1, 1e-5, 1000, high=10.0)
 
 
+POSITIVE = "must be a finite number > 0"
+
+
 @pytest.mark.parametrize(
-    ("field", "call"),
+    ("field", "value", "rule", "call"),
     [
-        ("multiplier", lambda: Gaussian(0.0)),
-        ("replaced", lambda: Gaussian(1.0, Poisson(0.1))),
-        ("replaced", lambda: Gaussian(1.0, Drawn(1, 2), replaced=False)),
-        ("probability", lambda: Poisson(0.0)),
-        ("cohort", lambda: Drawn(3, 2)),
-        ("parts", lambda: Several((Gaussian(1.0), Gaussian(1.0, Drawn(1, 2))))),
-        ("rounds", lambda: epsilon(Gaussian(1.0), 0, 1e-5)),
-        ("delta", lambda: epsilon(Gaussian(1.0), 1, 0.0)),
-        ("delta", lambda: epsilon(Gaussian(1.0), 1, 1.0)),
-        ("epsilon", lambda: affordable_rounds(Gaussian(1.0), 0.0, 1e-5)),
-        ("epsilon", lambda: least_noise(Gaussian, -1.0, 1e-5, 1)),
-        ("high", lambda: least_noise(Gaussian, 1.0, 1e-5, 1, low=2.0, high=1.0)),
+        ("multiplier", 0.0, POSITIVE, lambda: Gaussian(0.0)),
+        ("multiplier", math.nan, POSITIVE, lambda: Gaussian(math.nan)),
+        (
+            "replaced",
+            True,
+            "must be false with Poisson sampling: a client is there or not",
+            lambda: Gaussian(1.0, Poisson(0.1)),
+        ),
+        (
+            "replaced",
+            False,
+            "must be true with cohorts of a fixed size",
+            lambda: Gaussian(1.0, Drawn(1, 2), replaced=False),
+        ),
+        ("probability", 0.0, "must be above 0 and at most 1", lambda: Poisson(0.0)),
+        ("probability", 1.5, "must be above 0 and at most 1", lambda: Poisson(1.5)),
+        ("cohort", 3, "must be between 1 and 2", lambda: Drawn(3, 2)),
+        ("cohort", 0, "must be between 1 and 2", lambda: Drawn(0, 2)),
+        ("rounds", 0, "must be 1 or more", lambda: epsilon(Gaussian(1.0), 0, 1e-5)),
+        ("delta", 0.0, "must be above 0 and below 1", lambda: epsilon(Gaussian(1.0), 1, 0.0)),
+        ("delta", 1.0, "must be above 0 and below 1", lambda: epsilon(Gaussian(1.0), 1, 1.0)),
+        ("delta", 1.0, "must be above 0 and below 1", lambda: Spending(Gaussian(1.0), 1.0)),
+        ("delta", 1.0, "must be above 0 and below 1", lambda: affordable_rounds(Gaussian(1.0), 1.0, 1.0)),
+        ("epsilon", 0.0, POSITIVE, lambda: affordable_rounds(Gaussian(1.0), 0.0, 1e-5)),
+        ("epsilon", math.nan, POSITIVE, lambda: affordable_rounds(Gaussian(1.0), math.nan, 1e-5)),
+        ("epsilon", math.inf, POSITIVE, lambda: affordable_rounds(Gaussian(1.0), math.inf, 1e-5)),
+        ("epsilon", -1.0, POSITIVE, lambda: least_noise(Gaussian, -1.0, 1e-5, 1)),
+        ("epsilon", math.nan, POSITIVE, lambda: least_noise(Gaussian, math.nan, 1e-5, 1)),
+        ("low", 0.0, POSITIVE, lambda: least_noise(Gaussian, 1.0, 1e-5, 1, low=0.0)),
+        ("high", 1.0, "must be above low = 2", lambda: least_noise(Gaussian, 1.0, 1e-5, 1, low=2.0, high=1.0)),
+        ("high", math.inf, POSITIVE, lambda: least_noise(Gaussian, 1.0, 1e-5, 1, high=math.inf)),
+        ("precision", 0.0, POSITIVE, lambda: least_noise(Gaussian, 1.0, 1e-5, 1, precision=0.0)),
     ],
 )
-def test_what_makes_no_sense_is_refused(field, call):
-    with pytest.raises(SettingsError, match=f"^{field} = "):
+def test_what_makes_no_sense_is_refused(field, value, rule, call):
+    with pytest.raises(SettingsError, match=f"^{field} = {value!r}: {rule}$"):
         call()
+
+
+def test_parts_with_a_cohort_of_their_own_are_refused():
+    with pytest.raises(SettingsError, match=r"^parts = .*: must have no sampling of their own: they share a cohort$"):
+        Several((Gaussian(1.0), Gaussian(1.0, Drawn(1, 2))))
 
 
 def test_without_dp_accounting_the_extra_is_named(monkeypatch):

@@ -108,11 +108,18 @@ def test_the_bound_on_any_attack() -> None:
     assert most_advantage(2000.0, 1.0) == 1.0
 
 
-@pytest.mark.parametrize("wrong", [(3, 2, 0, 1), (0, 0, 0, 1), (0, 1, 2, 1)])
-def test_counts_that_are_none_are_refused(wrong) -> None:
-    with pytest.raises(SettingsError):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ((3, 2, 0, 1), "hits = 3: must be between 0 and 2"),
+        ((0, 0, 0, 1), "positives = 0: must be 1 or more"),
+        ((0, 1, 2, 1), "alarms = 2: must be between 0 and 1"),
+    ],
+)
+def test_counts_that_are_none_are_refused(wrong, words) -> None:
+    with pytest.raises(SettingsError, match=f"^{words}$"):
         Advantage(*wrong)
-    with pytest.raises(SettingsError, match="error"):
+    with pytest.raises(SettingsError, match=r"^error = 0.5: must be above 0 and below 1/2$"):
         clopper_pearson(1, 2, 0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from baffle.attestation import Statement, code, statement
 from baffle.bundle import Bundle
 
 PACKAGE = Path(baffle.__file__).parent
+GOLDEN = "3fc734ee9ea3d85977b7fd5f2c6c401f18973dcc76200bf64b80ee865cc77cbc"
 
 
 def test_one_digest_of_three() -> None:
     told = {"model": "a", "code": "b", "plan": "c"}
     digests = {Statement(**(told | {name: "d"})).digest for name in told} | {Statement(**told).digest}
     assert len(digests) == 4
-    assert Statement(**told).digest == Statement(**told).digest
+    # BLAKE2b-256 of {"model":"a","code":"b","plan":"c"}
+    assert Statement(**told).digest == GOLDEN
     assert Statement(model="b", code="a", plan="c").digest not in digests
 
 
@@ -25,6 +28,7 @@ def test_model_and_plan_are_named(exported) -> None:
     told = statement(bundle, b"plan")
     assert told.model == bundle.digest
     assert told.code == code()
+    assert told.plan == hashlib.blake2b(b"plan", digest_size=32).hexdigest()
     assert told.plan != statement(bundle, b"plan ").plan
 
 

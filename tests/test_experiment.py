@@ -162,17 +162,25 @@ def test_a_flags_text_becomes_the_settings_type(name, text, value) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "rule"),
     [
-        *(("rounds", "12"), ("rate", "0.1"), ("hidden", "8,8"), ("seed", 1.0), ("batch", "0"), ("batch", 2.0)),
-        *(("orthogonal", "false"), ("orthogonal", 0), ("blocks", "head.*"), ("blocks", ["head.*", 3]), ("blocks", 3)),
+        ("rounds", "12", "must be a whole number, got str"),
+        ("rate", "0.1", "must be a number, got str"),
+        ("hidden", "8,8", "must be a list, got str"),
+        ("seed", 1.0, "must be a whole number, got float"),
+        ("batch", "0", "must be a whole number, got str"),
+        ("batch", 2.0, "must be a whole number, got float"),
+        ("orthogonal", "false", "must be true or false, got str"),
+        ("orthogonal", 0, "must be true or false, got int"),
+        ("blocks", "head.*", "must be whole, layers, or a list of patterns of tensor names"),
+        ("blocks", ["head.*", 3], "must be whole, layers, or a list of patterns of tensor names"),
+        ("blocks", 3, "must be whole, layers, or a list of patterns of tensor names"),
     ],
 )
-def test_a_files_value_must_be_of_the_type_already(name, value) -> None:
+def test_a_files_value_must_be_of_the_type_already(name, value, rule) -> None:
     with pytest.raises(SettingsError) as caught:
         check(name, value)
-    assert (caught.value.field, caught.value.value) == (name, value)
-    assert caught.value.rule.startswith("must be")
+    assert (caught.value.field, caught.value.value, caught.value.rule) == (name, value, rule)
 
 
 def test_a_whole_number_will_do_for_a_number() -> None:
@@ -185,6 +193,7 @@ def test_a_whole_number_will_do_for_a_number() -> None:
 def test_an_unknown_setting_is_met_with_the_nearest(name, near) -> None:
     with pytest.raises(SettingsError) as caught:
         check(name, 1)
+    assert caught.value.field == name
     assert caught.value.rule == "is no setting" + (f"; did you mean {near}?" if near else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -79,6 +80,26 @@ def work_until(folder: str, moment: int, part: float) -> None:
     work(folder)
 
 
+def work_for(folder: str, calls: int, told: str = "") -> None:
+    """Go on with the run, and die at the `calls`-th call of a Python function; or say how many there were."""
+    made = itertools.count(1)
+
+    def on_call(_frame, event: str, _argument) -> None:
+        if event == "call" and next(made) == calls:
+            die()
+
+    sys.setprofile(on_call)
+    work(folder)
+    sys.setprofile(None)
+    Path(told).write_text(str(next(made)))
+
+
+def work_and_stay(folder: str) -> None:
+    """Go on with the run, and wait to be killed."""
+    work(folder)
+    signal.pause()
+
+
 def run(target, *arguments, kill_after: float | None = None) -> int:
     """Run `target` in a process of its own; return its exit code, −9 where it was killed."""
     process = FORKS.Process(target=target, args=arguments)
@@ -144,12 +165,33 @@ def test_the_run_under_test_does_all_that_can_be_interrupted(whole) -> None:
     assert len(ledger) > 1000
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(seed, whole, folder) -> None:
-    """Up to three kills a run, each some part of the whole run's time after its process began."""
+@pytest.fixture(scope="module")
+def calls() -> tuple[int, int]:
+    """How many functions a whole run calls, and one that has nothing left to do."""
+    with federation.memory_folder() as folder:
+        found = []
+        for _ in range(2):
+            assert run(work_for, str(folder / "run"), 0, str(folder / "calls")) == 0
+            found.append(int((folder / "calls").read_text()))
+    assert found[0] > 3 * found[1] > 1000
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_a_run_killed_at_random_calls_ends_as_if_it_never_was(seed, whole, calls, folder) -> None:
+    """The first kill is anywhere in the run, up to two more while what is left is taken up."""
+    chance = random.Random(seed)
+    for most in (calls[0], calls[1], calls[1])[: 1 + seed % 3]:
+        assert run(work_for, str(folder), chance.randint(1, most - most // 10)) == -9
+    settle(folder, whole)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_killed_from_outside_ends_as_if_it_never_was(seed, whole, folder) -> None:
+    """Some part of the whole run's time after its process began; it does not end before."""
     chance = random.Random(seed)
     for _ in range(1 + seed % 3):
-        assert run(work, str(folder), kill_after=chance.uniform(0.05, 0.9) * whole[3]) in (-9, 0)
+        assert run(work_and_stay, str(folder), kill_after=chance.uniform(0.05, 0.9) * whole[3]) == -9
     settle(folder, whole)
 
 
@@ -163,7 +205,9 @@ def test_a_run_killed_within_a_write_ends_as_if_it_never_was(moment, whole, fold
 
 def test_a_run_killed_in_every_write_of_its_way_still_ends(whole, folder) -> None:
     """Each process is killed in its ninth write; together they get there."""
-    for attempt in range(12):
-        if run(work_until, str(folder), 8, (0.4, 1.0)[attempt % 2]) == 0:
-            break
+    codes = []
+    while len(codes) < 30 and 0 not in codes:
+        codes.append(run(work_until, str(folder), 8, (0.4, 1.0)[len(codes) % 2]))
+    assert codes == [-9] * (len(codes) - 1) + [0]
+    assert len(codes) > 5
     settle(folder, whole)

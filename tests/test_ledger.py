@@ -227,6 +227,24 @@ def test_a_ledger_is_never_begun_over_another(tmp_path) -> None:
     assert (tmp_path / "ledger").read_bytes() == data
 
 
+def test_a_ledger_that_is_open_is_not_opened_again(tmp_path) -> None:
+    """A lock is a descriptor's, so that a second one in this process stands for another process."""
+    path = tmp_path / "ledger"
+    held = Ledger.create(path)
+    held.append(b"header")
+    for _ in range(2):  # what is created keeps others out, and what is taken up
+        data, reader = path.read_bytes(), Reader(path)
+        assert list(reader)
+        with pytest.raises(LedgerError, match=r"^ledger record 0: .*ledger is being written by another process$"):
+            Ledger.reopen(reader)
+        assert path.read_bytes() == data
+        held.close()
+        held = Ledger.reopen(reader)
+        held.append(b"round")
+    held.close()
+    assert list(Reader(path)) == [b"header", b"round", b"round"]
+
+
 @pytest.mark.parametrize("written", [0, 1, 4, 8, 20, 39, 44])
 def test_an_append_that_the_disk_refuses_loses_nothing(written, tmp_path, monkeypatch) -> None:
     """The disk takes some bytes of the frame and then is full; later it has room again."""

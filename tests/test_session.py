@@ -365,7 +365,9 @@ def test_other_settings_are_refused_before_anything_is_cut_or_deleted(tmp_path) 
     with (tmp_path / "ledger").open("ab") as file:
         file.write(b"\1\0\0")  # a length, begun
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(SettingsError):
+    with pytest.raises(
+        SettingsError, match=r"was begun with other settings, data or model: federation\.key is another$"
+    ):
         simulation(seed=2).run(6, out=tmp_path, resume=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

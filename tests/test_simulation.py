@@ -264,8 +264,11 @@ def test_what_the_model_makes_of_the_data_is_told_in_words() -> None:
     """A label that the model has no output for, and samples of another shape."""
     bad_label = [(np.zeros((3, 4)), np.array([0, 1, 3]))]
     bad_shape = [(np.zeros((3, 5)), np.array([0, 1, 2]))]
-    for clients in (bad_label, bad_shape):
-        with pytest.raises((DataError, ModelError)):
+    for clients, words in (
+        (bad_label, r"^the loss fails on outputs of shape \[2, 3\] and targets of shape \[2\]: .* out of bounds"),
+        (bad_shape, r"^the model fails on samples of shape \[5\]: "),
+    ):
+        with pytest.raises(ModelError, match=words):
             baffle.simulate(mlp(), clients, rounds=1, algorithm=quick())
 
 

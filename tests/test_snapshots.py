@@ -125,7 +125,7 @@ def test_a_snapshot_of_another_model_is_refused(tmp_path) -> None:
     path = write_snapshot(tmp_path, layout(), state(), HEAD)
     wider = type(layout())((*layout().tensors, type(layout().tensors[0])("third", (2,))))
     read_snapshot(path, layout())
-    with pytest.raises(Exception, match="third") as caught:
+    with pytest.raises(Exception, match=r"^parameter third: expected shape \(2,\), found nothing$") as caught:
         read_snapshot(path, wider)
     assert isinstance(caught.value, runs.BaffleError)
 
@@ -133,7 +133,7 @@ def test_a_snapshot_of_another_model_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize("content", [b"", b"x", bytes(8), bytes(100), b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"])
 def test_what_is_no_snapshot_is_refused_in_words(content, tmp_path) -> None:
     (tmp_path / "00000001.safetensors").write_bytes(content)
-    with pytest.raises(LedgerError, match=r"00000001\.safetensors"):
+    with pytest.raises(LedgerError, match=r"00000001\.safetensors can't be read: it was changed after it was written$"):
         read_snapshot(tmp_path / "00000001.safetensors", layout())
 
 
@@ -142,7 +142,7 @@ def test_a_snapshot_cut_anywhere_is_refused(tmp_path) -> None:
     data = path.read_bytes()
     for length in range(0, len(data), 7):
         path.write_bytes(data[:length])
-        with pytest.raises(LedgerError):
+        with pytest.raises(LedgerError, match=r"safetensors can't be read: it was changed after it was written$"):
             read_snapshot(path, layout())
 
 

@@ -243,7 +243,10 @@ def least_noise(
     """
     checks.positive("epsilon", budget)
     checks.positive("low", low)
-    checks.positive("high", high - low)
+    checks.positive("high", high)
+    if high <= low:
+        raise SettingsError("high", high, f"must be above low = {low:g}")
+    checks.positive("precision", precision)
     least = epsilon(make(high), rounds, delta)
     if least > budget:
         raise SettingsError(

@@ -73,6 +73,7 @@ def test_blocks_are_named_by_a_word_or_a_tuple_of_patterns(blocks) -> None:
     with pytest.raises(SettingsError) as caught:
         Baffle(blocks=blocks)
     assert (caught.value.field, caught.value.value) == ("blocks", blocks)
+    assert caught.value.rule == "must be whole, layers, or a tuple of patterns of tensor names"
 
 
 @pytest.mark.parametrize("cost", [0.0, -0.5, 1.5, float("nan")])

@@ -145,7 +145,7 @@ def test_shards_out_of_range_are_refused(each):
 
 
 def test_no_owner_is_refused():
-    with pytest.raises(SettingsError, match="clients = 0"):
+    with pytest.raises(SettingsError, match=r"^clients = 0: must be at least 1 and at most the number of samples, 0$"):
         by_owner(np.zeros(0, int))
 
 

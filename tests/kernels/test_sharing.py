@@ -16,8 +16,9 @@ def test_every_task_is_done_once(threads, count):
 
 
 def test_threads_work_at_once():
-    both = threading.Barrier(2, timeout=30)
-    share(lambda _: both.wait(), [0, 1], 2)
+    both, places = threading.Barrier(2, timeout=30), []
+    share(lambda _: places.append(both.wait()), [0, 1], 2)  # one alone would wait for the other in vain
+    assert sorted(places) == [0, 1]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -25,7 +26,7 @@ def test_an_error_comes_out(threads):
     def fail(task):
         raise ValueError(task)
 
-    with pytest.raises(ValueError, match=r"\d"):
+    with pytest.raises(ValueError, match=r"^[1-4]$"):
         share(fail, [1, 2, 3, 4], threads)
 
 

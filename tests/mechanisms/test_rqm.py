@@ -277,21 +277,29 @@ def test_the_same_input_twice_tells_nothing():
     assert RandomisedQuantiser(16, 0.42, 1.0).divergence(8.0, 0.3, 0.3, [0.1]) == pytest.approx(0, abs=1e-12)
 
 
+KEEP = "must be above 0 and below 1: all levels or none protect nobody"
+
+
 @pytest.mark.parametrize(
-    ("field", "given"),
+    ("words", "given"),
     [
-        ("levels", (1, 0.5, 1.0)),
-        ("levels", (257, 0.5, 1.0)),
-        ("keep", (4, 0.0, 1.0)),
-        ("keep", (4, 1.0, 1.0)),
-        ("keep", (4, math.nan, 1.0)),
-        ("keep", (256, 0.999, 1.0)),
-        ("extension", (4, 0.5, 0.0)),
-        ("extension", (4, 0.5, math.inf)),
+        ("levels = 1: must be between 2 and 256", (1, 0.5, 1.0)),
+        ("levels = 257: must be between 2 and 256", (257, 0.5, 1.0)),
+        (f"keep = 0.0: {KEEP}", (4, 0.0, 1.0)),
+        (f"keep = 1.0: {KEEP}", (4, 1.0, 1.0)),
+        (f"keep = nan: {KEEP}", (4, math.nan, 1.0)),
+        (f"keep = 0.0: {KEEP}", (2, 0.0, 1.0)),
+        (f"keep = 1.0: {KEEP}", (2, 1.0, 1.0)),
+        (f"keep = 5.0: {KEEP}", (2, 5.0, 1.0)),
+        ("keep = 0.999: makes some of 256 indices too rare to be told from never", (256, 0.999, 1.0)),
+        ("extension = 0.0: must be a finite number > 0", (4, 0.5, 0.0)),
+        ("extension = inf: must be a finite number > 0", (4, 0.5, math.inf)),
+        ("extension = nan: must be a finite number > 0", (4, 0.5, math.nan)),
     ],
 )
-def test_what_protects_nobody_is_refused(field, given):
-    with pytest.raises(SettingsError, match=f"^{field} = "):
+def test_what_protects_nobody_is_refused(words, given):
+    """With two levels `keep` decides nothing, so that no other rule would find it out of range."""
+    with pytest.raises(SettingsError, match=f"^{words}$"):
         RandomisedQuantiser(*given)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,18 @@ from hypothesis import strategies as st
 
 from baffle import certificates
 from baffle.certificates import Signer
-from baffle.engines.network.dialogue import Challenge, Fetch, Hello, Refused, Stranger, Turn, Welcome, heard, sealed
+from baffle.engines.network.dialogue import (
+    Challenge,
+    Fetch,
+    Hello,
+    Refused,
+    Stranger,
+    Turn,
+    Wait,
+    Welcome,
+    heard,
+    sealed,
+)
 from baffle.engines.network.member import RefusedError
 from baffle.engines.network.roster import Roster
 from baffle.errors import BaffleError
@@ -187,30 +199,43 @@ def test_a_server_whose_own_certificate_has_ended_answers_nobody_and_says_so() -
         assert f"the server's certificate expired on {ended:%Y-%m-%d %H:%M} UTC" in reply.reason
 
 
-@settings(max_examples=150, deadline=None)
+def goes_on(hub) -> None:
+    """Another client joins, is known, and is told to wait for the run: what came before stopped nothing."""
+    of, session = PAIR_OF_TWO, os.urandom(8)
+    assert isinstance(hello(hub, 2, of, session), Welcome)
+    assert isinstance(say(hub, sealed(2, session, Turn(0, b"", 0, 12, b"", 0), signer(of).sign)), Wait)
+    assert hub.roster.ready() == [2]
+
+
+@settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=300))
 def test_noise_is_refused_and_stops_nothing(data) -> None:
-    reply = say(FUZZED, data)
-    assert isinstance(reply, Refused)
+    with hub_of(simulation(), roster=Roster(3, CA.certificate), park=0.01) as hub:
+        assert isinstance(say(hub, data), Refused)
+        assert hub.roster.strangers == 1
+        goes_on(hub)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255), kind=st.sampled_from(["hello", "turn", "fetch"]))
 def test_messages_with_a_byte_changed_are_refused_or_understood_but_stop_nothing(place, value, kind) -> None:
     words = {
-        "hello": Hello(PROTOCOL, "test", pair_of_one.certificate, b""),
+        "hello": Hello(PROTOCOL, "test", PAIR_OF_ONE.certificate, b""),
         "turn": Turn(3, b"12345678", 0, 12, b"report", 0),
         "fetch": Fetch(bytes(32), 0),
     }[kind]
-    data = bytearray(sealed(1, b"session1", words, signer(pair_of_one).sign))
+    whole = sealed(1, b"session1", words, signer(PAIR_OF_ONE).sign)
+    data = bytearray(whole)
     data[place % len(data)] = value
-    reply = say(FUZZED, bytes(data))
-    assert isinstance(reply, (Refused, Challenge, Stranger))
+    understood = Challenge if kind == "hello" else Stranger
+    with hub_of(simulation(), roster=Roster(3, CA.certificate), park=0.01) as hub:
+        reply = say(hub, bytes(data))
+        assert isinstance(reply, understood if bytes(data) == whole else (Refused, understood))
+        assert hub.roster.ready() == []
+        goes_on(hub)
 
 
-pair_of_one = pair(1)
-FUZZED = hub_of(simulation(), roster=Roster(3, CA.certificate))
-FUZZED.__enter__()
+PAIR_OF_ONE, PAIR_OF_TWO = pair(1), pair(2)
 
 
 def keyed(federation, number: int, **changes):

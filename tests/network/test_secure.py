@@ -218,7 +218,9 @@ def test_a_round_of_too_few_is_tried_again_until_they_are_back(tmp_path, caplog)
 
         def again() -> None:
             found.machines[2].thread.join(20)
-            time.sleep(2.0)
+            end = time.monotonic() + 60
+            while "2 reports where at least 3 are added up" not in caplog.text and time.monotonic() < end:
+                time.sleep(0.01)
             found.start(2, **keyed(2))
 
         thread = threading.Thread(target=again)

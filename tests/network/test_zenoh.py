@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -77,6 +77,10 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A client of another authority of the same name, that believes in ours."""
     root, ca = tmp_path_factory.mktemp("foreign"), certificates.authority("Ours", 3650, NOW)
     return client_folder(root / "client-1", ca, 1)
+
+
+LONG, SOON = 600.0, 60.0
+"""Seconds: what ends within the second, even on a busy machine, did not wait for the first."""
 
 
 def free() -> str:
@@ -166,33 +170,30 @@ def test_what_is_asked_comes_back_and_leaving_is_told(fed: Path, secure: bool) -
         assert client.ask(b"x", 5.0) is None
 
 
-def test_a_round_trip_is_short(hall: Hall, fed: Path) -> None:
+def test_a_question_is_one_message(hall: Hall, fed: Path) -> None:
+    """How long it takes is measured in benchmarks/network.py."""
+    sizes = [1 + number % 200 for number in range(500)]
     with joined(hall.address, fed / "client-1") as client:
-        assert client.ask(b"x", 10.0) == b"x"
-        times = []
-        for _ in range(500):
-            began = time.perf_counter()
-            assert client.ask(b"x" * 200, 10.0)
-            times.append(time.perf_counter() - began)
-    # 0.3 ms where it was written; a machine that runs other tests too is not the same.
-    assert sorted(times)[250] < 0.01
+        assert [len(client.ask(bytes(size), LONG) or b"") for size in sizes] == sizes
+    assert hall.seen == sizes
 
 
 def test_an_answer_may_come_later_once_and_after_the_asker_has_gone(hall: Hall, fed: Path) -> None:
     with ThreadPoolExecutor(1) as pool, joined(hall.address, fed / "client-1") as client:
-        answer = pool.submit(client.ask, b"park", 10.0)
+        answer = pool.submit(client.ask, b"park", LONG)
         request = hall.parked.get(timeout=10.0)
-        time.sleep(0.3)
+        assert client.ask(b"x", 10.0) == b"x"
+        assert not answer.done()
         request.reply(b"first")
         request.reply(b"second")
         assert answer.result(timeout=10.0) == b"first"
 
         assert client.ask(b"park", 0.3) is None
         hall.parked.get(timeout=10.0).reply(b"too late")
-        answer = pool.submit(client.ask, b"park", 10.0)
+        answer = pool.submit(client.ask, b"park", LONG)
         request = hall.parked.get(timeout=10.0)
         client.close()
-        assert answer.result(timeout=2.0) is None
+        assert answer.result(timeout=SOON) is None
     request.reply(b"to nobody")
 
 
@@ -201,29 +202,24 @@ def test_a_request_that_nobody_keeps_ends_without_an_answer(fed: Path) -> None:
     with (
         ZenohServer([address], ServerKeys.read(fed / "server", NOW), lambda _: None, print),
         joined(address, fed / "client-1") as client,
+        ThreadPoolExecutor(1) as pool,
     ):
-        began = time.monotonic()
-        assert client.ask(b"x", 10.0) is None
-        assert time.monotonic() - began < 2.0
+        assert pool.submit(client.ask, b"x", LONG).result(timeout=SOON) is None
         assert client.connected
 
 
 def test_a_client_waits_for_its_server_and_finds_it_again(fed: Path) -> None:
     address, keys = free(), ServerKeys.read(fed / "server", NOW)
-    began = time.monotonic()
     with joined(address, fed / "client-1") as client, ThreadPoolExecutor(1) as pool:
-        assert client.ask(b"x", 10.0) is None
-        assert time.monotonic() - began < 2.0
+        assert pool.submit(client.ask, b"x", LONG).result(timeout=SOON) is None
         for _ in range(2):
             hall = Hall(address, keys)
             with hall.server:
-                until(lambda: client.ask(b"x", 5.0) == b"x")
-                answer = pool.submit(client.ask, b"park", 30.0)
+                until(lambda: client.ask(b"x", 5.0) == b"x", SOON)
+                answer = pool.submit(client.ask, b"park", LONG)
                 request = hall.parked.get(timeout=10.0)
-            ended = time.monotonic()
-            assert answer.result(timeout=5.0) is None
-            assert client.ask(b"x", 10.0) is None
-            assert time.monotonic() - ended < 2.0
+            assert answer.result(timeout=SOON) is None
+            assert pool.submit(client.ask, b"x", LONG).result(timeout=SOON) is None
             assert not client.connected
             request.reply(b"after the end")
 
@@ -237,14 +233,13 @@ def test_frozen_and_killed_clients_harm_nobody(hall: Hall, fed: Path) -> None:
                 try:
                     request = hall.parked.get(timeout=20.0)
                     process.send_signal(how)
-                    began = time.monotonic()
                     if how == signal.SIGKILL:
-                        assert hall.gone.get(timeout=5.0) == session
+                        assert hall.gone.get(timeout=SOON) == session
                     request.reply(bytes(MOST_BYTES))
-                    assert time.monotonic() - began < 2.0
                     assert other.ask(b"x", 5.0) == b"x"
+                    assert hall.gone.empty()  # the reply did not wait until a frozen client's link was given up
                     if how == signal.SIGSTOP:
-                        assert hall.gone.get(timeout=20.0) == session
+                        assert hall.gone.get(timeout=SOON) == session
                 finally:
                     process.kill()
         assert other.ask(b"x", 5.0) == b"x"
@@ -281,6 +276,13 @@ def test_garbage_at_the_port_stops_nobody(hall: Hall, fed: Path) -> None:
             assert newcomer.ask(b"x", 10.0) == b"x"
 
 
+def asks(session: Any) -> None:
+    """Ask what anybody may."""
+    elsewhere = zenoh.Locality.REMOTE
+    replies = session.get(KEY, payload=b"zz", timeout=SOON, allowed_destination=elsewhere)
+    assert [bytes(reply.ok.payload) for reply in replies if reply.ok] == [b"zz"]
+
+
 @pytest.mark.parametrize("mode", ["client", "peer", "router"])
 def test_a_valid_certificate_gives_no_right_but_to_ask(hall: Hall, fed: Path, mode: str) -> None:
     session, taken = "1" * 16, []
@@ -300,7 +302,8 @@ def test_a_valid_certificate_gives_no_right_but_to_ask(hall: Hall, fed: Path, mo
                     key, lambda sample: taken.append(("saw", str(sample.key_expr))), history=True
                 ),
             ]
-        time.sleep(0.5)
+        # What a session says comes in order: where its question is answered, what it declared before has come.
+        asks(thief)
         hall.seen.clear()
 
         assert [honest.ask(b"x", 5.0) for _ in range(5)] == [b"x"] * 5
@@ -314,10 +317,11 @@ def test_a_valid_certificate_gives_no_right_but_to_ask(hall: Hall, fed: Path, mo
             assert not [reply for reply in forger.liveliness().get(key, timeout=0.5) if reply.ok]
         forger.liveliness().declare_token(f"{HERE}/{session}").undeclare()
         forger.liveliness().declare_token("other/key").undeclare()
-        time.sleep(0.3)
+        asks(forger)
+        asks(thief)
 
         assert taken == []
-        assert hall.seen == [1] * 6
+        assert hall.seen == [1] * 6 + [2] * 2
         assert hall.gone.empty()
         assert [str(zid) for zid in forger.info.routers_zid()] == [str(hall.server._session.zid())]
         assert forger.info.peers_zid() == []
@@ -397,6 +401,6 @@ def test_an_interrupt_ends_a_question(hall: Hall, fed: Path) -> None:
             assert out == b""
         finally:
             process.kill()
-    assert hall.gone.get(timeout=5.0) == "3" * 16
-    with pytest.raises(Empty):
-        hall.gone.get(timeout=0.2)
+    with joined(hall.address, fed / "client-2", "4" * 16) as other:
+        assert other.ask(b"x", SOON) == b"x"
+    assert [hall.gone.get(timeout=SOON) for _ in range(2)] == ["3" * 16, "4" * 16]

@@ -23,9 +23,12 @@ def test_by_hand(step, decay, expected):
     assert ExponentialAverage(decay)(one(0.0), one(22.0), step)[0] == pytest.approx(expected, rel=1e-6)
 
 
-def test_no_decay_is_no_average():
-    parameters = one(3.0)
-    assert np.array_equal(ExponentialAverage(0.0)(one(100.0), parameters, 1), parameters)
+@pytest.mark.parametrize("average", [100.0, np.inf, np.nan])
+@pytest.mark.parametrize("weight", [3.0, -0.0])
+def test_no_decay_is_no_average(average, weight):
+    """To the bit, whatever the average was: no product with 0."""
+    parameters = one(weight)
+    assert ExponentialAverage(0.0)(one(average), parameters, 1).tobytes() == parameters.tobytes()
 
 
 def test_a_walk_is_the_weighted_mean_of_its_points():

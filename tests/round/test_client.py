@@ -290,10 +290,13 @@ def test_a_plan_whose_blocks_are_out_of_order_or_outside_the_model_is_refused() 
     first, second = played.plan.blocks
     huge = msgspec.structs.replace(first, start=1000, stop=1012)
     client = made.clients()[0]
-    for blocks in ((huge, second), (second, huge)):
+    for blocks, words in (
+        ((huge, second), "the plan's blocks are empty, overlap, or are not in ascending order"),
+        ((second, huge), "the plan displaces parameter 1011 of a model of 27"),
+    ):
         fields = msgspec.structs.asdict(played.plan) | {"blocks": blocks}
         data = msgspec.msgpack.encode(list(fields.values()))  # as it would come over a wire
-        with pytest.raises(ReportError):
+        with pytest.raises(ReportError, match=f"^{words}$"):
             answer(decode(data, Plan), played.state.parameters, client, made.runtime, KERNELS)
 
 

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from baffle.errors import ReportError
 from baffle.messages import decode, encode
@@ -119,10 +120,25 @@ def test_a_mutated_answer_makes_no_other_sum(changes, which) -> None:
 def test_a_mutated_report_is_refused_or_another_report(changes, which) -> None:
     reports = SERVER.reports
     server = Aggregation(SERVER.roster, SLOT, RING, 5, SUBJECT, SERVER.pledges, reports[:which] + reports[which + 1 :])
+    right = reports[which]
     try:
-        server.report(decode(mutated(encode(reports[which]), changes), Masked))
+        server = server.report(decode(mutated(encode(right), changes), Masked))
     except ReportError:
         return
+    # What binds a report to its member, slot, cohort and pledge is as it was; other words are another sum, or none.
+    found = server.reports[-1]
+    assert replace(found, words=right.words, witnesses=right.witnesses) == right
+    assert len(found.witnesses) == len(right.witnesses)
+    same = bool((RING.unpack(found.words, 5) == RING.unpack(right.words, 5)).all())
+    server = signed(server.close())
+    for answer in SERVER.answers[:3]:
+        server = server.answer(answer)
+    try:
+        sums = server.sums()
+    except ReportError:
+        assert not same
+        return
+    assert (sums.slopes.tolist() == [0, 3, 6, 9] and sums.weight == 3) == same
 
 
 @given(mutations, st.integers(0, 3))
