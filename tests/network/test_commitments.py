@@ -28,12 +28,12 @@ from baffle.engines.network.masker import Masker
 from baffle.errors import ReportError, SettingsError
 from baffle.keys import Key
 from baffle.messages import Plan
-from baffle.secure import Aggregation, Request, Ring, Roster, Slot, Terms, subject_of
+from baffle.secure import Aggregation, Request, Ring, Roster, Slot, Terms, subject_of, usual_threshold
 from federation import METHOD, simulation
 
 NOW = datetime.now(UTC)
 CA = certificates.authority("Ours", 30, NOW)
-PAIRS = [certificates.signing(CA, number, 20, NOW) for number in range(4)]
+PAIRS = [certificates.signing(CA, number, 20, NOW) for number in range(5)]
 RUN, OTHER = b"run name", b"another!"
 ONE, TWO = bytes([1] * 32), bytes([2] * 32)
 slots = st.builds(Slot, st.integers(0, 3), st.integers(0, 3))
@@ -165,9 +165,9 @@ class Play:
         masker.enter(RUN)
         return masker
 
-    def epoch(self, number: int, slot: Slot, among: tuple[int, ...]) -> Roster:
+    def epoch(self, number: int, slot: Slot, among: tuple[int, ...], threshold: int | None = None) -> Roster:
         """Begin an epoch and have all pledge for a slot."""
-        terms = Terms(RUN, number, slot.round, 2 if len(among) < 4 else 3, 2)
+        terms = Terms(RUN, number, slot.round, usual_threshold(len(among)) if threshold is None else threshold, 2)
         enrolments = [self.maskers[i].enrol(Enrol(terms)).enrolment for i in among]
         self.told = [self.maskers[i].meet(Meet(tuple(enrolments), slot)).pledge for i in among]
         return Roster.of(terms, enrolments, CA.certificate, NOW)
@@ -306,6 +306,17 @@ def test_an_epoch_under_another_runs_name_is_refused() -> None:
     assert not play.maskers[0].epoch
     with pytest.raises(ReportError, match="in no epoch"):
         play.mask(0, SLOT, ALL)
+
+
+def test_an_epoch_in_which_fewer_than_two_thirds_open_a_sum_is_refused() -> None:
+    """Three of four can't be played against each other by one colluder; of five, three could."""
+    play = Play.of(MemoryBook(), MemoryBook(), MemoryBook(), MemoryBook())
+    with pytest.raises(SettingsError, match="threshold"):
+        play.epoch(1, SLOT, (0, 1, 2), threshold=1)
+    play.epoch(2, SLOT, (0, 1, 2, 3), threshold=3)
+    wide = Play.of(*(MemoryBook() for _ in range(5)))
+    with pytest.raises(ReportError, match="3 of 5 members could open a sum, and no fewer than 4 are admitted"):
+        wide.epoch(1, SLOT, (0, 1, 2, 3, 4), threshold=3)
 
 
 def test_batches_and_rounding_of_an_epoch_are_no_other_epochs() -> None:

@@ -100,7 +100,7 @@ def bare(round_: Round, holder: int) -> Request:
         (lambda _: {"signers": (), "signatures": b""}, "0 signatures where at"),
         (lambda found: {"signers": found.signers[:4]}, "320 bytes of signatures of 4 members"),
         (lambda found: {"signers": found.signers[:1] * 5}, "ascending"),
-        (lambda found: {"signers": (3, 10, 17, 24, 38)}, "whose report is not among"),
+        (lambda _: {"signers": (3, 10, 17, 24, 38)}, "whose report is not among"),
         (lambda found: {"signatures": found.signatures[64:] + found.signatures[:64]}, "of member 3 is not of the"),
         (lambda found: {"signatures": found.signatures[:-1] + b"\0"}, "of member 31 is not of the"),
         (lambda found: {"reported": found.reported[:4], "signers": found.signers[:4]}, "320 bytes"),
