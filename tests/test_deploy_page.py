@@ -67,6 +67,18 @@ def test_ten_commands_are_enough():
     assert said == ["keys", "keys", "keys", "export", "serve", "join", "status"]
 
 
+def test_the_authority_is_not_on_the_server():
+    authority, server, client, status = blocks(TEN, "sh")
+    assert "keys ca" in authority
+    for others in (server, client, status):
+        assert "authority" not in others
+        assert "baffle keys" not in others
+    carried = [line for line in authority.splitlines() if "scp" in line]
+    assert carried
+    assert not any("authority" in line for line in carried)
+    assert "baffle serve" in server
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_a_unit_starts_what_can_be_parsed_and_the_page_shows_it(unit):
     text = unit.read_text("utf-8")
@@ -115,5 +127,6 @@ def test_every_place_in_the_page_is_there():
         re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^## (.*)$", PAGE, re.M)
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= heads
-    for name in re.findall(r"\]\(([a-z]+\.md)", PAGE):
-        assert (ROOT / "docs" / name).exists()
+    for name, place in re.findall(r"\]\(([a-z]+\.md)(?:#([^)]+))?", PAGE):
+        text = (ROOT / "docs" / name).read_text("utf-8")
+        assert not place or f"## {place}" in text.lower()

@@ -36,7 +36,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     client: Count
     """Its number."""
     state: str = ""
-    """`never seen`, `away`, `ready`, `busy` or `done`."""
+    """`never seen`, `away`, `ready`, `busy`, `done` or `revoked`."""
     version: Count | None = None
     """Rounds in its θ; None where it has none."""
     samples: Count = 0

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from baffle.bits import keystream
 from baffle.errors import ReportError, SettingsError
@@ -77,6 +76,7 @@ def test_values_out_of_range_are_refused(slope, weight) -> None:
 
 def chi_square(words: np.ndarray) -> float:
     """Return the p-value of uniform high and low bytes, the smaller of both."""
+    stats = pytest.importorskip("scipy.stats")
     return min(stats.chisquare(np.bincount(part, minlength=256)).pvalue for part in (words & 255, words >> 8))
 
 

@@ -71,7 +71,8 @@ class FedZo(msgspec.Struct, frozen=True, kw_only=True):
         directions = sphere(key, self.directions, point.size)
         step = point.dtype.type(self.scale)
         base = runtime.losses([point], [batch])[0, 0]
-        moved = runtime.losses((point + step * direction for direction in directions), [batch])[:, 0]
+        points = (point + step * direction.astype(point.dtype) for direction in directions)
+        moved = runtime.losses(points, [batch])[:, 0]
         with np.errstate(invalid="ignore", over="ignore"):  # the server refuses what is not finite
             slopes = (moved - base) * (point.size / (float(step) * self.directions))
             directions *= slopes.astype(np.float32)[:, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,7 +23,8 @@ SLACK = timedelta(days=1)
 """Certificates are valid from this long before they are made: clocks are late, or keep local time."""
 
 _MOST_DAYS = 36_500
-_Public = ec.EllipticCurvePublicKey | Ed25519PublicKey
+Public: TypeAlias = ec.EllipticCurvePublicKey | Ed25519PublicKey
+"""What a certificate can be for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +59,57 @@ def authority(name: str, days: int, now: datetime) -> Pair:
         .add_extension(_usage(issues=True), critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
     )
-    return Pair(_pem(builder.sign(key, hashes.SHA256())), _secret(key))
+    return Pair(_pem(builder.sign(key, hashes.SHA256())), secret(key))
 
 
 def server(issuer: Pair, addresses: Sequence[str], days: int, now: datetime) -> Pair:
-    """Return the certificate (EC P-256) of a server that clients dial at `addresses`, host names or IP addresses.
+    """Return a new key (EC P-256) and its certificate by `issue_server`.
+
+    Raises:
+        SettingsError: as `issue_server`.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Pair(issue_server(issuer, addresses, key.public_key(), days, now), secret(key))
+
+
+def client(issuer: Pair, number: int, days: int, now: datetime) -> Pair:
+    """Return a new key (EC P-256) and its certificate by `issue_client`.
+
+    Raises:
+        SettingsError: as `issue_client`.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Pair(issue_client(issuer, number, key.public_key(), days, now), secret(key))
+
+
+def signing(issuer: Pair, number: int, days: int, now: datetime) -> Pair:
+    """Return a new key (Ed25519) and its certificate by `issue_signing`.
+
+    Raises:
+        SettingsError: as `issue_client`.
+    """
+    key = Ed25519PrivateKey.generate()
+    return Pair(issue_signing(issuer, number, key.public_key(), days, now), secret(key))
+
+
+def issue_server(
+    issuer: Pair, addresses: Sequence[str], key: ec.EllipticCurvePublicKey, days: int, now: datetime
+) -> bytes:
+    """Return the certificate, PEM, of a server that clients dial at `addresses`, host names or IP addresses.
 
     Its common name is `server`; it serves and connects, since a server may dial another.
 
     Raises:
-        SettingsError: an address that is neither, or what `client` raises.
+        SettingsError: an address that is neither, none, or what `issue_client` raises.
     """
     if not addresses:
         raise SettingsError("address", list(addresses), "must be one or more, those that clients dial")
     names = [general_name(text) for text in dict.fromkeys(addresses)]
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Pair(_issued(issuer, "server", names, key.public_key(), (SERVES, CONNECTS), days, now), _secret(key))
+    return _issued(issuer, "server", names, key, (SERVES, CONNECTS), days, now)
 
 
-def client(issuer: Pair, number: int, days: int, now: datetime) -> Pair:
-    """Return the certificate (EC P-256) with which client `number` connects; its common name is `client-NUMBER`.
+def issue_client(issuer: Pair, number: int, key: ec.EllipticCurvePublicKey, days: int, now: datetime) -> bytes:
+    """Return the certificate, PEM, with which client `number` connects; its common name is `client-NUMBER`.
 
     It can't serve: a client's key that is stolen is no server's.
 
@@ -85,32 +118,30 @@ def client(issuer: Pair, number: int, days: int, now: datetime) -> Pair:
             authority that is none, has expired or is not yet valid.
     """
     name = client_name(number)
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Pair(_issued(issuer, name, [x509.DNSName(name)], key.public_key(), (CONNECTS,), days, now), _secret(key))
+    return _issued(issuer, name, [x509.DNSName(name)], key, (CONNECTS,), days, now)
 
 
-def signing(issuer: Pair, number: int, days: int, now: datetime) -> Pair:
-    """Return the certificate (Ed25519) under which client `number` signs reports, for `Signer` and `verified`.
+def issue_signing(issuer: Pair, number: int, key: Ed25519PublicKey, days: int, now: datetime) -> bytes:
+    """Return the certificate, PEM, under which client `number` signs reports, for `Signer` and `verified`.
 
     Raises:
-        SettingsError: as `client`.
+        SettingsError: as `issue_client`.
     """
     name = client_name(number)
-    key = Ed25519PrivateKey.generate()
-    return Pair(_issued(issuer, name, [x509.DNSName(name)], key.public_key(), (SIGNING,), days, now), _secret(key))
+    return _issued(issuer, name, [x509.DNSName(name)], key, (SIGNING,), days, now)
 
 
 def _issued(
     issuer: Pair,
     name: str,
     addresses: Sequence[x509.GeneralName],
-    key: _Public,
+    key: Public,
     purposes: Sequence[x509.ObjectIdentifier],
     days: int,
     now: datetime,
 ) -> bytes:
     checks.within("days", days, 1, _MOST_DAYS)
-    root, secret = _opened(issuer, now)
+    root, own = opened(issuer, now)
     ends = root.not_valid_after_utc
     if now + timedelta(days=days) > ends:
         rule = f"the authority lasts until {utc(ends)}: at most {(ends - now).days}, or make a new authority"
@@ -125,10 +156,10 @@ def _issued(
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known), critical=False)
     )
-    return _pem(builder.sign(secret, hashes.SHA256()))
+    return _pem(builder.sign(own, hashes.SHA256()))
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: _Public, days: int, now: datetime) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: Public, days: int, now: datetime) -> x509.CertificateBuilder:
     now = now.replace(microsecond=0)
     return (
         x509.CertificateBuilder()
@@ -156,8 +187,12 @@ def _usage(issues: bool) -> x509.KeyUsage:
     )
 
 
-def _opened(issuer: Pair, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Return an authority that can issue certificates now, and its key."""
+def opened(issuer: Pair, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Return an authority that can issue certificates now, and its key.
+
+    Raises:
+        SettingsError: it is none, has expired, is not yet valid, or has another key than the one beside it.
+    """
     root = read_authority(issuer.certificate)
     name = who(root.subject)
     if told := out_of_time(root, now):
@@ -172,10 +207,23 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _secret(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
+def secret(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
+    """Return a private key in PEM (PKCS #8, not encrypted)."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-__all__ = ["Pair", "authority", "client", "server", "signing"]
+__all__ = [
+    "Pair",
+    "Public",
+    "authority",
+    "client",
+    "issue_client",
+    "issue_server",
+    "issue_signing",
+    "opened",
+    "secret",
+    "server",
+    "signing",
+]

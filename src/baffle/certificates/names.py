@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, ip_address
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from baffle import checks
 from baffle.errors import SettingsError
+
+Named: TypeAlias = x509.Certificate | x509.CertificateSigningRequest
+"""What names somebody."""
 
 _MOST_NUMBER = (1 << 63) - 1
 _CLIENT = re.compile("client-(0|[1-9][0-9]*)")
@@ -26,7 +30,7 @@ def client_name(number: int) -> str:
     return f"client-{number}"
 
 
-def client_number(certificate: x509.Certificate) -> int | None:
+def client_number(certificate: Named) -> int | None:
     """Return the number of the client that a certificate names, or None where it names none."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     found = _CLIENT.fullmatch(str(names[0].value)) if len(names) == 1 else None
@@ -52,15 +56,23 @@ def general_name(address: str) -> x509.GeneralName:
     return x509.IPAddress(found)
 
 
+def hosts(certificate: Named) -> tuple[str, ...]:
+    """Return the host names and IP addresses in a certificate, or in a request for one, as they are.
+
+    Raises:
+        ExtensionNotFound: it has no place for any.
+    """
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return (*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress)))
+
+
 def addresses(certificate: x509.Certificate) -> str:
     """Return at which addresses a certificate's owner is dialled, fit for a terminal.
 
     Raises:
         ExtensionNotFound: it has no place for any.
     """
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    hosts = [*names.get_values_for_type(x509.DNSName), *names.get_values_for_type(x509.IPAddress)]
-    return _fit(", ".join(map(str, hosts)))
+    return _fit(", ".join(hosts(certificate)))
 
 
 def who(name: x509.Name) -> str:
@@ -74,4 +86,4 @@ def _fit(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-__all__ = ["addresses", "client_name", "client_number", "general_name", "who"]
+__all__ = ["addresses", "client_name", "client_number", "general_name", "hosts", "who"]

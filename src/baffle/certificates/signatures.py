@@ -49,6 +49,8 @@ class Signatory:
     starts: datetime
     """Before it, and after `ends`, no signature is good."""
     ends: datetime
+    serial: int
+    """Of the certificate."""
     _key: Ed25519PublicKey = field(repr=False)
 
     @classmethod
@@ -80,7 +82,7 @@ class Signatory:
         if number is None or not isinstance(key, Ed25519PublicKey) or SIGNING not in purposes(found):
             raise ReportError(f"the certificate of {who(found.subject)} is not one under which a client signs reports")
         starts = max(root.not_valid_before_utc, found.not_valid_before_utc)
-        return cls(number, starts, min(root.not_valid_after_utc, found.not_valid_after_utc), key)
+        return cls(number, starts, min(root.not_valid_after_utc, found.not_valid_after_utc), found.serial_number, key)
 
     @property
     def public(self) -> bytes:

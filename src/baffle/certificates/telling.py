@@ -8,10 +8,13 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from baffle.certificates.names import who
+from baffle.certificates.names import client_number, who
 from baffle.certificates.purpose import in_words, issues
 from baffle.certificates.reading import leads_to, out_of_time, read_authority, read_certificate
 from baffle.errors import SettingsError
+
+SOON = 30
+"""Days left at which a certificate is warned about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class About:
     """Why it can't be used at this time, or nothing."""
     issues: bool
     """Whether it is an authority's."""
+    number: int | None
+    """The client's that it names; None where it names none."""
 
 
 def about(certificate: bytes, now: datetime) -> About:
@@ -39,7 +44,7 @@ def about(certificate: bytes, now: datetime) -> About:
     issuer = "itself" if found.issuer == found.subject else who(found.issuer)
     ends = found.not_valid_after_utc
     days = max((ends - now).days, 0)
-    return About(in_words(found), issuer, ends, days, out_of_time(found, now), issues(found))
+    return About(in_words(found), issuer, ends, days, out_of_time(found, now), issues(found), client_number(found))
 
 
 def fingerprint(certificate: bytes) -> str:
@@ -49,6 +54,15 @@ def fingerprint(certificate: bytes) -> str:
         SettingsError: it can't be read.
     """
     return _read(certificate).fingerprint(hashes.SHA256())[:8].hex(" ", 2)
+
+
+def serial_number(certificate: bytes) -> int:
+    """Return the serial number of the certificate in a PEM.
+
+    Raises:
+        SettingsError: it can't be read.
+    """
+    return _read(certificate).serial_number
 
 
 def issued(certificate: bytes, authority: bytes) -> bool:
@@ -71,4 +85,4 @@ def _read(certificate: bytes) -> x509.Certificate:
         raise SettingsError("certificate", f"{len(certificate)} bytes", str(error)) from None
 
 
-__all__ = ["About", "about", "fingerprint", "issued"]
+__all__ = ["SOON", "About", "about", "fingerprint", "issued", "serial_number"]

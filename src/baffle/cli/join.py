@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from baffle import checks
 from baffle.cli.daemon import until_told_to_stop
+from baffle.cli.key_warnings import warn_of_end
+from baffle.cli.passphrases import Passphrase
 from baffle.cli.settings import flags_of
 from baffle.cli.show import size
 from baffle.errors import SettingsError
@@ -52,7 +54,8 @@ def _join(options: argparse.Namespace) -> None:
     if options.secure_only and options.insecure:
         raise SettingsError("secure-only", True, "needs keys, and --insecure is without")
     checks.at_least("least-sum", options.least_sum, 2)
-    keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC))
+    passphrase = Passphrase(options.passphrase_file)
+    keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC), passphrase)
     number = _number(options, None if keys is None else keys.number)
     own = flags_of(options)
     wanted = None if options.max_epsilon is None else Wanted(options.max_epsilon, options.max_delta)
@@ -80,16 +83,21 @@ def _join(options: argparse.Namespace) -> None:
                 wanted=wanted,
                 told=_Teller(),
             )
+            if keys is not None:
+                warn_of_end(keys)
             log.info("joining %s as client %d", options.server, number)
             member.run()
 
 
 def _masker(keys: ClientKeys | None, minimum: int, book: Home) -> Masker | None:
     """Return what takes part in secure sums, where there are keys for it."""
+    from baffle import certificates
     from baffle.engines.network.masker import Masker
+    from baffle.engines.network.revoked import Revoked
 
     if keys is None:
         return None
+    revoked = Revoked.read(keys.revoked, keys.ca_pem)
     return Masker(
         number=keys.number,
         signer=keys.signer,
@@ -97,6 +105,7 @@ def _masker(keys: ClientKeys | None, minimum: int, book: Home) -> Masker | None:
         authority=keys.ca_pem,
         minimum=minimum,
         book=book,
+        revoked=lambda certificate: revoked.has(certificates.serial_number(certificate)),
     )
 
 

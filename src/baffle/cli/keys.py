@@ -1,172 +1,161 @@
-"""`baffle keys`."""
+"""`baffle keys`: an authority, and the keys and certificates of servers and clients."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import os
-import tempfile
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from baffle import certificates
-from baffle.certificates import Pair
+from baffle.certificates import SOON as SOON
+from baffle.certificates import Asked, Pair, WrongPassphraseError
+from baffle.cli.issued import recorded
+from baffle.cli.key_files import CA, CA_KEY, REQUEST, read, refuse, write
+from baffle.cli.passphrases import Passphrase
+from baffle.cli.show_keys import told
 from baffle.errors import SettingsError
-
-SOON = 30
-"""Days left at which a certificate is warned about."""
-
-_CA = "ca.pem"
-_CA_KEY = "ca-key.pem"
-_MOST_BYTES = 1 << 20
 
 log = logging.getLogger("baffle")
 
 
 def ca(options: argparse.Namespace) -> None:
     """Make an authority."""
-    _refuse(options.out)
+    refuse(options.out)
+    lock = _lock(options, "the authority's key")
     made = certificates.authority(options.name, options.days, _now())
-    _write(options.out, {_CA: made.certificate, _CA_KEY: made.key})
-    _told(options.out / _CA)
-    print(f"secret      {options.out / _CA_KEY}: who has it can admit anyone; keep it off servers and clients")
+    write(options.out, {CA: made.certificate, CA_KEY: lock(made.key)})
+    told(options.out / CA)
+    print(f"secret      {options.out / CA_KEY}: who has it can admit anyone; keep it off servers and clients")
 
 
 def server(options: argparse.Namespace) -> None:
-    """Make a server's key and certificate."""
-    _refuse(options.out)
-    issuer = _issuer(options.ca)
+    """Make a server's key and certificate, or a request for it."""
+    refuse(options.out)
+    lock = _lock(options, "the server's key")
+    secret = f"secret      {options.out / 'server-key.pem'}: for this server alone"
+    if options.request:
+        own = certificates.ask_server(options.address)
+        write(options.out, {REQUEST: own.request, "server-key.pem": lock(own.link)})
+        _requested(options.out, secret)
+        return
+    issuer = issuer_of(options)
     made = certificates.server(issuer, options.address, options.days, _now())
-    _write(options.out, {_CA: issuer.certificate, "server.pem": made.certificate, "server-key.pem": made.key})
-    _told(options.out / "server.pem")
-    print(f"secret      {options.out / 'server-key.pem'}: for this server alone; the folder has all that it needs")
+    files = {CA: issuer.certificate, "server.pem": made.certificate, "server-key.pem": lock(made.key)}
+    _issue(options, files)
+    print(f"{secret}; the folder has all that it needs")
+    _keep_apart(options.ca, options.out)
 
 
 def client(options: argparse.Namespace) -> None:
-    """Make a client's keys and certificates: one pair to connect, one to sign."""
-    _refuse(options.out)
-    issuer, now = _issuer(options.ca), _now()
+    """Make a client's keys and certificates, one pair to connect, one to sign, or a request for them."""
+    refuse(options.out)
+    lock = _lock(options, f"the keys of client {options.number}")
+    both = f"{options.out / 'client-key.pem'}, {options.out / 'sign-key.pem'}"
+    secret = f"secret      {both}: for client {options.number} alone"
+    if options.request:
+        own = certificates.ask_client(options.number)
+        files = {REQUEST: own.request, "client-key.pem": lock(own.link), "sign-key.pem": lock(own.signs)}
+        write(options.out, files)
+        _requested(options.out, secret)
+        return
+    issuer, now = issuer_of(options), _now()
     connects = certificates.client(issuer, options.number, options.days, now)
     signs = certificates.signing(issuer, options.number, options.days, now)
     files = {
-        _CA: issuer.certificate,
+        CA: issuer.certificate,
         "client.pem": connects.certificate,
         "sign.pem": signs.certificate,
-        "client-key.pem": connects.key,
-        "sign-key.pem": signs.key,
+        "client-key.pem": lock(connects.key),
+        "sign-key.pem": lock(signs.key),
     }
-    _write(options.out, files)
-    _told(options.out / "client.pem")
-    _told(options.out / "sign.pem")
-    both = f"{options.out / 'client-key.pem'}, {options.out / 'sign-key.pem'}"
-    print(f"secret      {both}: for client {options.number} alone; the folder has all that it needs")
+    _issue(options, files)
+    print(f"{secret}; the folder has all that it needs")
 
 
-def show(options: argparse.Namespace) -> None:
-    """Say what a certificate, or those in a folder, are."""
-    if not options.path.is_dir():
-        _told(options.path)
-        return
-    paths = sorted(path for path in options.path.glob("*.pem") if not path.name.endswith("-key.pem"))
-    if not paths:
-        raise SettingsError("path", str(options.path), "holds no certificate (*.pem)")
-    for path in paths:
-        if path != paths[0]:
-            print()
-        _told(path)
-    if options.path / _CA in paths:
-        _strangers(paths, options.path / _CA)
-
-
-def _told(path: Path) -> None:
-    """Print what the certificate at `path` says, and warn where it can't be used, or not for long."""
-    certificate = _read(path)
+def sign(options: argparse.Namespace) -> None:
+    """Issue the certificates that a request asks for."""
+    refuse(options.out)
     try:
-        found = certificates.about(certificate, _now())
+        asked = certificates.asked(read(options.request))
     except SettingsError as error:
-        raise SettingsError("path", str(path), error.rule) from None
-    print(f"file        {path}")
-    print(f"for         {found.purpose}")
-    print(f"issued by   {found.issuer}")
-    if found.issues:
-        print(f"fingerprint {certificates.fingerprint(certificate)}")
-    print(f"lasts       {_days(found.days)}, until {found.ends:%Y-%m-%d %H:%M} UTC")
-    if found.wrong:
-        log.warning("%s %s", path, found.wrong)
-    elif found.days < SOON:
-        log.warning("%s has %s left: make a new one in time", path, _days(found.days))
+        raise SettingsError("request", str(options.request), error.rule) from None
+    issuer = issuer_of(options)
+    _issue(options, {CA: issuer.certificate, **_granted(issuer, asked, options.days)})
+    print(f"request     {asked.fingerprint}: is that what the device said?")
+    print(f"next        copy the files in {options.out}, none of them secret, into the folder with the keys")
+    if asked.number is None:
+        _keep_apart(options.ca, options.out)
 
 
-def _strangers(paths: list[Path], authority: Path) -> None:
-    """Warn of certificates in a folder that its authority did not issue."""
-    known = _read(authority)
-    for path in paths:
-        if not certificates.issued(_read(path), known):
-            log.warning("%s was not issued by %s beside it", path, _CA)
-
-
-def _issuer(folder: Path) -> Pair:
-    """Return the authority in a folder.
+def issuer_of(options: argparse.Namespace) -> Pair:
+    """Return the authority in the folder that --ca names.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is none, or its key is encrypted and the passphrase missing or wrong.
     """
-    for name in (_CA, _CA_KEY):
+    folder: Path = options.ca
+    for name in (CA, CA_KEY):
         if not (folder / name).is_file():
             raise SettingsError("ca", str(folder), f"holds no {name}; make it with: baffle keys ca --out DIR")
-    return Pair(_read(folder / _CA), _read(folder / _CA_KEY))
+    passphrase = Passphrase(options.ca_passphrase_file, "ca-passphrase-file", "BAFFLE_CA_PASSPHRASE")
+    certificate, key = read(folder / CA), read(folder / CA_KEY)
+    if certificates.is_locked(key):
+        try:
+            key = certificates.unlocked(key, passphrase(folder / CA_KEY))
+        except WrongPassphraseError as error:
+            raise SettingsError("ca", str(folder), f"holds {CA_KEY}, which {error}") from None
+    return Pair(certificate, key)
 
 
-def _refuse(folder: Path) -> None:
-    """Refuse a folder with keys or certificates in it: none is ever overwritten."""
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError("out", str(folder), "is a file; name a folder")
-    if found := sorted(folder.glob("*.pem"), key=lambda path: (not path.name.endswith("-key.pem"), path.name)):
-        rule = f"holds {found[0].name} already, and no key is overwritten: name another folder"
-        raise SettingsError("out", str(folder), rule)
+def _granted(issuer: Pair, asked: Asked, days: int) -> dict[str, bytes]:
+    """Return the certificates that a request asks for, by their files' names."""
+    now = _now()
+    if asked.number is None or asked.signs is None:
+        return {"server.pem": certificates.issue_server(issuer, asked.addresses, asked.link, days, now)}
+    return {
+        "client.pem": certificates.issue_client(issuer, asked.number, asked.link, days, now),
+        "sign.pem": certificates.issue_signing(issuer, asked.number, asked.signs, days, now),
+    }
 
 
-def _write(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all `files` into a folder that has none of them, or, when interrupted, nothing."""
-    made = not folder.exists()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as fresh:
-            for name, data in files.items():
-                _write_one(Path(fresh) / name, data)
-            for name in files:
-                (Path(fresh) / name).rename(folder / name)
-    except BaseException:
-        for name in files:
-            (folder / name).unlink(missing_ok=True)
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+def _issue(options: argparse.Namespace, files: Mapping[str, bytes]) -> None:
+    """Write a folder with new certificates, of which the authority keeps copies."""
+    made = [name for name in files if name != CA and not name.endswith("-key.pem")]
+    with recorded(options.ca, [files[name] for name in made]):
+        write(options.out, files)
+    for name in made:
+        told(options.out / name)
 
 
-def _write_one(path: Path, data: bytes) -> None:
-    """Write a new file; a key is its owner's from the first moment."""
-    mode = 0o600 if path.name.endswith("-key.pem") else 0o644
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _requested(folder: Path, secret: str) -> None:
+    told(folder / REQUEST)
+    print(secret)
+    print(f"next        have {folder / REQUEST} signed: baffle keys sign; put what comes back into {folder}")
 
 
-def _read(path: Path) -> bytes:
-    """Return what a PEM file may hold at most."""
-    with path.open("rb") as file:
-        return file.read(_MOST_BYTES)
+def _keep_apart(authority: Path, folder: Path) -> None:
+    """Say that the authority's key must not come to the server, and warn where it would come along."""
+    print(
+        f"authority   {authority / CA_KEY}: never on the server; who holds it can make clients of its own, and with "
+        "them open any secure sum"
+    )
+    one, other = authority.resolve(), folder.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        log.warning("%s and %s are one in the other: a copy of both takes the authority's key along", authority, folder)
 
 
-def _days(number: int) -> str:
-    return "1 day" if number == 1 else f"{number} days"
+def _lock(options: argparse.Namespace, made: str) -> Callable[[bytes], bytes]:
+    """Return what encrypts new keys, where that is asked for; else it leaves them as they are."""
+    if options.passphrase_file is None and not options.encrypt:
+        return lambda key: key
+    passphrase = Passphrase(options.passphrase_file).new(made)
+    return lambda key: certificates.locked(key, passphrase)
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-__all__ = ["ca", "client", "server", "show"]
+__all__ = ["ca", "client", "issuer_of", "server", "sign"]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from baffle import __version__
-from baffle.cli import compare, export, inspect, join, keys, plan, serve, status, train
+from baffle.cli import compare, export, inspect, join, plan, serve, status, train
+from baffle.cli.key_arguments import add_keys, add_passphrase
 from baffle.cli.settings import add_settings
 from baffle.errors import BaffleError
 
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="the page; by default report.html in the (first) folder"
     )
     _add_export(commands)
-    _add_keys(commands)
+    add_keys(commands)
     return parser
 
 
@@ -110,6 +111,7 @@ def _add_serve(commands: Any) -> None:
     add("experiment", type=Path, nargs="?", metavar="EXPERIMENT.toml", help="settings, one a line")
     add("--listen", nargs="+", default=["127.0.0.1:7447"], metavar="HOST:PORT", help="addresses [127.0.0.1:7447]")
     add("--keys", type=Path, metavar="DIR", help="folder that `baffle keys server` made")
+    add_passphrase(add)
     add("--insecure", action="store_true", help="no keys and no encryption: for tests, on loopback only")
     add("--wait", type=int, default=0, metavar="N", help="clients that must be there to begin a new run [all]")
     add("--deadline", type=float, default=60.0, metavar="S", help="that a cohort has to answer, in seconds [60]")
@@ -138,6 +140,7 @@ def _add_join(commands: Any) -> None:
     add = parser.add_argument
     add("server", metavar="HOST:PORT", help="where it listens")
     add("--keys", type=Path, metavar="DIR", help="folder that `baffle keys client` made")
+    add_passphrase(add)
     add("--insecure", action="store_true", help="no keys and no encryption: for tests, on loopback only")
     add("--number", type=int, metavar="N", help="the client's number with --insecure; else the certificate has it")
     add("--data", type=Path, metavar="FILE", help="the client's samples, .npz or .csv [its share of the experiment's]")
@@ -184,34 +187,6 @@ def _add_export(commands: Any) -> None:
     add("--blocks", default="layers", metavar="RULE", help="where to cut, as the setting of that name [layers]")
     add("--output", metavar="NAME", help="what the loss is made from [the first]")
     add("--free", type=int, default=32, metavar="SIZE", help="entries of free axes in samples made up for checks [32]")
-
-
-def _add_keys(commands: Any) -> None:
-    text = "make and show the keys and certificates of a federation over a network"
-    parser = commands.add_parser("keys", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    whose = parser.add_subparsers(required=True, metavar="WHOSE")
-    add = _add_pair(
-        whose, "ca", keys.ca, "make a federation's own authority, which issues all other certificates", 3650
-    )
-    add("--name", default="Baffle federation", metavar="NAME", help="what it is called [Baffle federation]")
-    add = _add_pair(whose, "server", keys.server, "make a server's key and certificate", 365)
-    add("--ca", type=Path, required=True, metavar="DIR", help="the authority's folder")
-    add("--address", nargs="+", required=True, metavar="HOST", help="host names and IP addresses that clients dial")
-    add = _add_pair(whose, "client", keys.client, "make a client's keys and certificates, to connect and to sign", 365)
-    add("--ca", type=Path, required=True, metavar="DIR", help="the authority's folder")
-    add("--number", type=int, required=True, metavar="N", help="the client's number, from 0")
-    text = "say whom certificates are for, who issued them and how long they last"
-    shown = whose.add_parser("show", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    shown.set_defaults(command=keys.show)
-    shown.add_argument("path", type=Path, metavar="FILE-or-DIR", help="a certificate, or a folder of them")
-
-
-def _add_pair(whose: Any, name: str, command: Any, text: str, days: int) -> Any:
-    parser = whose.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    parser.set_defaults(command=command)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder without any keys yet")
-    parser.add_argument("--days", type=int, default=days, metavar="N", help=f"how long it is valid [{days}]")
-    return parser.add_argument
 
 
 def _add_train(commands: Any) -> None:

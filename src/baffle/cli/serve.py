@@ -16,6 +16,8 @@ import msgspec
 
 from baffle import certificates, checks
 from baffle.cli.daemon import until_told_to_stop
+from baffle.cli.key_warnings import warn_of_authority, warn_of_end
+from baffle.cli.passphrases import Passphrase
 from baffle.cli.settings import flags_of
 from baffle.cli.show import Display, make_report, show_result
 from baffle.data import Dataset
@@ -53,11 +55,13 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
     from baffle.engines.network.addresses import refuse_unservable
     from baffle.engines.network.hub import Hub
     from baffle.engines.network.keyring import ServerKeys
+    from baffle.engines.network.revoked import Revoked
     from baffle.engines.network.roster import Roster
     from baffle.engines.network.zenoh import ZenohServer
     from baffle.serving import Service
 
-    keys = None if options.insecure else ServerKeys.read(_keys(options.keys), datetime.now(UTC))
+    passphrase = Passphrase(options.passphrase_file)
+    keys = None if options.insecure else ServerKeys.read(_keys(options.keys), datetime.now(UTC), passphrase)
     refuse_unservable(options.listen, keys)
     simulation = _assembled(experiment, options.reproducible)
     settings = experiment.told() | {"out": str(out)}
@@ -70,6 +74,10 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         "pid": os.getpid(),
     }
     roster = Roster(len(simulation.shares), None if keys is None else keys.ca_pem, admitted)
+    if keys is not None:
+        warn_of_authority(keys)
+        warn_of_end(keys)
+        roster.revoked = Revoked.read(keys.revoked, keys.ca_pem)
     hub = Hub(
         roster=roster,
         settings=settings,

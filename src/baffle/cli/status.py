@@ -159,7 +159,7 @@ def _state(client: Client, _: float) -> str:
 
 
 def _state_style(client: Client) -> str:
-    return {"away": "yellow", "never seen": "dim", "done": "green"}.get(client.state, "")
+    return {"away": "yellow", "never seen": "dim", "done": "green", "revoked": "red"}.get(client.state, "")
 
 
 def _reported(client: Client, now: float) -> str:

@@ -78,7 +78,9 @@ class PlainKernels:
         for part in self._slices(total.size):
             here = products[: part.stop - part.start]
             for direction in np.flatnonzero(weights).tolist():
-                np.multiply(law.entries(key, direction, part.start, part.stop), weights[direction], here)
+                entries = law.entries(key, direction, part.start, part.stop)
+                # Without a type, NumPy before 2 multiplies in that of the entries where the weight fits, and wraps.
+                np.multiply(entries, weights[direction], here, dtype=np.int64)
                 total[part] += here
 
     def _slices(self, size: int) -> Iterator[slice]:

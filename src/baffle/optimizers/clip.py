@@ -12,7 +12,7 @@ def clip_by_largest(gradient: Vector, bound: float) -> Vector:
 
     Direction is kept: g ← g · min(1, bound/‖g‖_∞), in float32. Source: BAFFLE's code (its 0.3 is this bound).
     """
-    largest = np.abs(gradient).max()
-    if bound == 0 or not largest > bound:
+    largest, limit = np.abs(gradient).max(), np.float32(bound)
+    if bound == 0 or not largest > limit:  # both float32: NumPy before 2 would compare with the float64
         return gradient
-    return gradient * (np.float32(bound) / largest)
+    return gradient * (limit / largest)

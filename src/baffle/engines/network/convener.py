@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 
@@ -191,6 +191,17 @@ class Gathering:
     def _awaits(self, stage: Stage, slot: Slot, number: int) -> bool:
         return self.stage == stage and slot == self.slot and self._owes(number)
 
+    def drop(self, number: int) -> None:
+        """Go on without a client that is no longer admitted; what it said before others were asked is forgotten."""
+        self.asked = tuple(one for one in self.asked if one != number)
+        if self.stage == Stage.ENROL:
+            self.epoch.enrolments.pop(number, None)
+        if self.stage == Stage.PLEDGE:
+            self.epoch.pledges.get(self.slot, {}).pop(number, None)
+        if self.stage == Stage.REPORT:
+            reports = tuple(one for one in self._sum().reports if one.number != number)
+            self.aggregation = replace(self._sum(), reports=reports)
+
     def next(self) -> None:
         """Go to the next stage with what has come.
 
@@ -303,6 +314,12 @@ class Convener:
                 self.absent[number] = (times, now + min(2**times, RESTS))
         if self.epoch is not None:
             self.epoch.asked = ()
+
+    def drop(self, number: int) -> None:
+        """Begin a new epoch, without a client that is no longer admitted, before the next attempt."""
+        roster = self.epoch.roster if self.epoch is not None else None
+        if roster is not None and number in roster.members:
+            self.epoch = None
 
     def abandoned(self, gathering: Gathering, error: ReportError) -> Summed:
         """Return what becomes of an attempt that can't be finished, and keep away from those who have lied."""

@@ -85,7 +85,7 @@ def _unsecured(link: socket.socket, address: str) -> str:
 
 def _secured(link: socket.socket, address: str, keys: ClientKeys, now: datetime) -> str:
     context = ssl.create_default_context(cafile=keys.ca)
-    context.load_cert_chain(keys.certificate, keys.key)
+    context.load_cert_chain(keys.certificate, keys.key, keys.passphrase)
     try:
         secure = context.wrap_socket(link, server_hostname=place("address", address)[0])
     except ssl.SSLCertVerificationError as error:
@@ -157,7 +157,7 @@ def _shown(address: str, keys: ClientKeys) -> x509.Certificate | None:
     """Return the certificate that a server shows, unchecked: only for what is told of it."""
     host, port = place("address", address)
     context = _open_context()
-    context.load_cert_chain(keys.certificate, keys.key)
+    context.load_cert_chain(keys.certificate, keys.key, keys.passphrase)
     try:
         with socket.create_connection((host, port), PATIENCE) as link, context.wrap_socket(link) as secure:
             found = secure.getpeercert(binary_form=True)

@@ -22,6 +22,7 @@ from baffle.engines.network.dialogue import (
     Hello,
     Kind,
     Part,
+    Refused,
     Reply,
     Signed,
     Stranger,
@@ -32,7 +33,7 @@ from baffle.engines.network.dialogue import (
     opened,
     run_name,
 )
-from baffle.engines.network.roster import Entry, Request, Roster
+from baffle.engines.network.roster import REVOKED, Entry, Request, Roster
 from baffle.engines.network.served import Opening, Served, seldom
 from baffle.engines.network.shelf import Shelf
 from baffle.engines.network.steps import Window, bitmap, step_of
@@ -350,6 +351,7 @@ class Hub:
             self._wake()
         if closing or time.monotonic() - self._shown >= 1.0:
             self._shown = time.monotonic()
+            self._bar()
             self._show()
 
     def _wake(self) -> None:
@@ -358,6 +360,21 @@ class Hub:
         with self._changed:
             parked = [e for e in self.roster.entries.values() if e.parked is not None and e.since < due]
             replies = [(entry, self._unparked(entry), Wait()) for entry in parked]
+        send(replies)
+
+    def _bar(self) -> None:
+        """Drop clients whose certificates have been revoked since they were admitted."""
+        with self._changed:
+            barred = self.roster.bar()
+            replies = [(entry, self._unparked(entry), Refused(REVOKED.format(entry.number), True)) for entry in barred]
+            for entry in barred:
+                log.warning("client %d is dropped: its certificate is revoked", entry.number)
+                entry.refuse(REVOKED.format(entry.number))
+                if self._convener is not None:
+                    self._convener.drop(entry.number)
+                if self._run is not None and self._run.opening is not None:
+                    self._run.opening.drop(entry.number)
+            self._changed.notify_all()
         send(replies)
 
     def _show(self) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -103,7 +104,8 @@ def _secured(side: str, keys: ServerKeys | ClientKeys) -> dict[str, object]:
     return {
         f"{tls}/root_ca_certificate": str(keys.ca),
         f"{tls}/{side}_certificate": str(keys.certificate),
-        f"{tls}/{side}_private_key": str(keys.key),
+        # Not its file's name: that may be encrypted, and what opened it stays in memory.
+        f"{tls}/{side}_private_key_base64": base64.b64encode(keys.key_pem).decode(),
         f"{tls}/enable_mtls": True,
         f"{tls}/verify_name_on_connect": True,
         f"{tls}/close_link_on_expiration": True,

@@ -6,7 +6,7 @@ import hmac
 import secrets
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
@@ -16,6 +16,9 @@ from baffle.certificates import Signatory
 from baffle.engines.network.dialogue import Hello, Signed
 from baffle.errors import ReportError
 from baffle.messages import PROTOCOL
+
+REVOKED = "the certificate of client {} is revoked"
+"""What a client is told whose certificate is revoked."""
 
 
 class Request(Protocol):
@@ -83,6 +86,8 @@ class Entry:
     """Why something of its was refused last."""
     latencies: deque[float] = field(default_factory=lambda: deque[float](maxlen=32))
     """Seconds from call to report."""
+    revoked: bool = False
+    """Whether it is kept out because its certificate is revoked."""
     spent: int = 0
     """Milliseconds that its last report took to make, as it says."""
     challenge: bytes = b""
@@ -92,8 +97,12 @@ class Entry:
         self.session, self.signatory, self.software = session, signatory, hello.software
         self.gone, self.ready, self.serial, self.version = None, False, -1, None
         self.run, self.told, self.done, self.epoch = b"", False, False, b""
-        self.parked, self.challenge = None, b""
+        self.parked, self.challenge, self.revoked = None, b"", False
         self.joined += 1
+
+    def bar(self) -> None:
+        """End what its process may say: its certificate is revoked."""
+        self.session, self.ready, self.revoked, self.gone = b"", False, True, time.monotonic()
 
     def refuse(self, reason: str) -> None:
         """Count something that was refused."""
@@ -131,6 +140,8 @@ class Entry:
         }
 
     def _state(self) -> str:
+        if self.revoked:
+            return "revoked"
         if not self.session:
             return "never seen"
         if self.done:
@@ -150,6 +161,8 @@ class Roster:
     """PEM; None admits whoever connects, for tests on one machine."""
     admitted: Collection[int] | None = None
     """Numbers that may join; None is all."""
+    revoked: Callable[[Signatory], bool] = lambda _: False
+    """Whether the certificate under which a client signs is revoked; may change at any time."""
     entries: dict[int, Entry] = field(default_factory=dict[int, Entry])
     strangers: int = 0
     """Messages refused that are nobody's."""
@@ -193,6 +206,10 @@ class Roster:
         if not self.admits(number):
             raise FinalRefusalError(f"client {number} is not among those admitted")
         entry = self.entries.setdefault(number, Entry(number))
+        if signatory is not None and self.revoked(signatory):
+            # Another process of the client may be here, with another certificate.
+            entry.revoked = entry.revoked or not entry.session
+            raise _barred(number)
         if entry.challenge and hmac.compare_digest(hello.challenge, entry.challenge):
             entry.joins(message.session, hello, signatory)
             return entry, b""
@@ -219,12 +236,26 @@ class Roster:
             return None
         if entry.signatory is not None:
             entry.signatory.check(message.session + message.body, message.signature, now)
+            if self.revoked(entry.signatory):
+                raise _barred(entry.number)
         if entry.session != message.session:
             if entry.joined > 1:
                 raise FinalRefusalError(f"another process has joined as client {message.client} since")
             return None
         return entry
 
+    def bar(self) -> list[Entry]:
+        """Keep out the clients whose certificates have been revoked since they were admitted, and return them."""
+        held = [entry for entry in self.entries.values() if entry.session and entry.signatory is not None]
+        found = [entry for entry in held if entry.signatory is not None and self.revoked(entry.signatory)]
+        for entry in found:
+            entry.bar()
+        return found
+
     def of_session(self, name: str) -> Entry | None:
         """Return the client whose process has a name, in hexadecimal."""
         return next((entry for entry in self.entries.values() if entry.session.hex() == name), None)
+
+
+def _barred(number: int) -> FinalRefusalError:
+    return FinalRefusalError(REVOKED.format(number))

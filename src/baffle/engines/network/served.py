@@ -32,6 +32,12 @@ class Opening:
     secure: Gathering | None = None
     """Where the server is to see the sum alone."""
 
+    def drop(self, number: int) -> None:
+        """Go on without a client that is no longer admitted, and without its report where that can still be."""
+        self.reports.pop(number, None)
+        if self.secure is not None:
+            self.secure.drop(number)
+
     def missing(self) -> list[int]:
         """Return the clients that have not answered."""
         if self.secure is not None:
