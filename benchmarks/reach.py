@@ -25,6 +25,7 @@ UNRELATED = ("cli", "export", "report", "models", "data", "baselines", "planning
 """Folders of tests that are about other things, and large."""
 APART = (
     *("test_engine_ray.py", "test_surface.py", "test_without_torch.py", "test_edge_client.py", "test_questions.py"),
+    "test_mutation.py",
     "test_cli_network.py",
 )
 """Test files that are about the installation, pages or a cluster, or reach modules in other processes alone."""

@@ -135,6 +135,6 @@ def test_a_snapshot_from_the_server_replaces_what_is_not_older(homes_at, tmp_pat
     taken = home.taken(name, path.read_bytes(), 0, header)
     assert taken.round == 0
     assert home.state(name, header).round == 0
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match="can't be read: it was changed after it was written"):
         home.taken(name, path.read_bytes()[:-1], 0, header)
     assert home.state(name, header) is None

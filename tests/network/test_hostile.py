@@ -42,10 +42,22 @@ def foreign(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("foreign"), "another")
 
 
-def serving(net, rounds: int = 60):
+def served(net, rounds: int = 60):
     """Start a server that does not wait for client 2, who is the one that misbehaves."""
     net.settings = {"quorum": 0.5}
-    return net.server(rounds, least=2, settle=0.2, deadline=5.0, linger=3.0), [net.client(0, pause=0.02), net.client(1)]
+    server = net.server(rounds, least=2, settle=0.2, deadline=5.0, linger=3.0)
+    server.says("listening")
+    return server
+
+
+def joined_by(net):
+    """Start the clients that behave."""
+    return [net.client(0, pause=0.02), net.client(1)]
+
+
+def serving(net, rounds: int = 60):
+    """Start a server and the clients that behave."""
+    return served(net, rounds), joined_by(net)
 
 
 def ends_well(net, server, clients, rounds: int = 60) -> str:
@@ -67,30 +79,27 @@ def line(net, keys):
 
 
 def test_a_client_of_another_authority_is_told_so_and_never_gets_in(net, foreign) -> None:
-    server, clients = serving(net)
-    server.says("listening")
+    server = served(net)
     stranger = net.cli("join", net.place, "--keys", foreign.client(2), "--state", net.folder / "x")
     stranger.says("was issued by another authority (test) than this client's, which is another")
     assert "joined" not in stranger.log
-    log = ends_well(net, server, clients)
+    log = ends_well(net, server, joined_by(net))
     assert "client 2" not in log
     assert stranger.process.poll() is None
 
 
 def test_a_foreign_certificate_that_trusts_the_server_is_refused_by_it(net, authority, foreign) -> None:
-    server, clients = serving(net)
-    server.says("listening")
+    server = served(net)
     mixed = dataclasses.replace(read(foreign.client(2)), ca=authority.client(2) / "ca.pem")
     with line(net, mixed) as (found, _):
         assert found.ask(b"hello", 2.0) is None
         assert not found.connected
     assert "another authority than the server's" in diagnose.why(net.place, mixed, datetime.now(UTC))
-    ends_well(net, server, clients)
+    ends_well(net, server, joined_by(net))
 
 
 def test_an_expired_certificate_is_refused_here_and_there(net, authority) -> None:
-    server, clients = serving(net)
-    server.says("listening")
+    server = served(net)
     old = authority.client(2, days=3, now=NOW - timedelta(days=5))
     log = net.cli("join", net.place, "--keys", old).ends(2)
     assert "client.pem, which expired on" in log
@@ -102,16 +111,15 @@ def test_an_expired_certificate_is_refused_here_and_there(net, authority) -> Non
     assert "refuses this client's certificate as not valid at this time" in diagnose.why(
         net.place, forced, datetime.now(UTC)
     )
-    ends_well(net, server, clients)
+    ends_well(net, server, joined_by(net))
 
 
 def test_a_client_without_any_certificate_gets_no_word_in(net) -> None:
-    server, clients = serving(net)
-    server.says("listening")
+    server = served(net)
     stranger = net.cli("join", net.place, "--insecure", "--number", 2, "--state", net.folder / "x")
     stranger.says("speaks TLS, and this client has no keys")
     assert "joined" not in stranger.log
-    ends_well(net, server, clients)
+    ends_well(net, server, joined_by(net))
 
 
 def admitted(found, session, keys):

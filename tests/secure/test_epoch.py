@@ -115,9 +115,17 @@ def test_the_usual_threshold_is_two_thirds(n) -> None:
     assert n < 2 * usual_threshold(n) <= 2 * n
 
 
-@pytest.mark.parametrize("change", [{"threshold": 1}, {"threshold": 1001}, {"minimum": 1}, {"run": b"short"}])
-def test_terms_that_are_refused(change) -> None:
-    with pytest.raises(SettingsError):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"threshold": 1}, "threshold = 1: must be between 2 and 1000"),
+        ({"threshold": 1001}, "threshold = 1001: must be between 2 and 1000"),
+        ({"minimum": 1}, "minimum = 1: must be between 2 and 1000"),
+        ({"run": b"short"}, "run = 5: must be between 8 and 32"),
+    ],
+)
+def test_terms_that_are_refused(change, words) -> None:
+    with pytest.raises(SettingsError, match=f"^{words}$"):
         Terms(**({"run": RUN, "epoch": 0, "start": 0, "threshold": 2, "minimum": 2} | change))
 
 

@@ -155,7 +155,7 @@ def test_answers_of_another_form_are_refused() -> None:
         round_.report(number, SLOPES)
     with pytest.raises(ReportError, match="still taken"):
         round_.server.request(3)
-    with pytest.raises(AbandonedError):
+    with pytest.raises(AbandonedError, match=r"^0 answers do not tell all secrets; 4 are needed"):
         round_.server.sums()
     open_ = round_.server
     round_.close()
@@ -163,15 +163,16 @@ def test_answers_of_another_form_are_refused() -> None:
     answer = round_.ask(3)
     with pytest.raises(ReportError, match="still taken"):
         open_.answer(answer)
-    for change in (
-        {"shares": answer.shares[:-16]},
-        {"unreadable": (10,)},
-        {"unreadable": (10, 10), "shares": answer.shares[:-16]},
-        {"unreadable": (11,), "shares": answer.shares},
-        {"number": 11},
-        {"slot": Slot(9, 9)},
+    lacks, order = "has not one share for each member of the cohort", "is not in ascending order"
+    for change, words in (
+        ({"shares": answer.shares[:-16]}, lacks),
+        ({"unreadable": (10,)}, lacks),
+        ({"unreadable": (10, 10), "shares": answer.shares[:-16]}, order),
+        ({"unreadable": (11,), "shares": answer.shares}, lacks),
+        ({"number": 11}, "^client 11 is not in the cohort$"),
+        ({"slot": Slot(9, 9)}, "^a message of member 3 is for another slot$"),
     ):
-        with pytest.raises(ReportError):
+        with pytest.raises(ReportError, match=words):
             round_.server.answer(replace(answer, **change))
     round_.server = round_.server.answer(answer)
     with pytest.raises(ReportError, match="second answer"):

@@ -68,9 +68,17 @@ def test_a_mask_is_the_key_stream() -> None:
     assert ring.mask(seed, 5).tobytes() == keystream(seed, 0, 5 * ring.word.itemsize)
 
 
-@pytest.mark.parametrize(("slope", "weight"), [(128, 1), (-128, 1), (1, 0), (1, 3)])
-def test_values_out_of_range_are_refused(slope, weight) -> None:
-    with pytest.raises(SettingsError):
+@pytest.mark.parametrize(
+    ("slope", "weight", "words"),
+    [
+        (128, 1, "slope = 128: must be at most 127 in size"),
+        (-128, 1, "slope = 128: must be at most 127 in size"),
+        (1, 0, "weight = 0: must be between 1 and 2"),
+        (1, 3, "weight = 3: must be between 1 and 2"),
+    ],
+)
+def test_values_out_of_range_are_refused(slope, weight, words) -> None:
+    with pytest.raises(SettingsError, match=f"^{words}$"):
         Ring(3, 2, 127).encode(np.array([slope]), weight)
 
 

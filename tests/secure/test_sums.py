@@ -95,7 +95,7 @@ def test_many_rounds_of_one_epoch_and_attempts_that_fail() -> None:
     for number, dropped in enumerate([(), (3,), (10,), ()]):
         failed = Round.begin(members, Slot(number, 0), ring, 9, seed=100 + number)
         failed.report(3, np.ones(8, np.int64))
-        with pytest.raises(AbandonedError):
+        with pytest.raises(AbandonedError, match=r"^1 reports where at least 3 are added up$"):
             failed.unmask(())
         slopes, weights = inputs(4, 8, ring, number)
         round_ = Round.begin(failed.members.values(), Slot(number, 1), ring, 9, seed=200 + number)
