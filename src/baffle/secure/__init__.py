@@ -24,10 +24,11 @@ from __future__ import annotations
 
 from baffle.secure.aggregation import Aggregation, Sums
 from baffle.secure.epoch import Candidate, Roster, Terms, usual_threshold
+from baffle.secure.group_testing import GroupTesting
 from baffle.secure.member import Member
 from baffle.secure.messages import Answer, Enrolment, Masked, Pledge, Request, Slot
 from baffle.secure.pledge import checked, consistent
-from baffle.secure.refusals import AbandonedError, ForgeryError
+from baffle.secure.refusals import AbandonedError, ForgeryError, SpoiltError
 from baffle.secure.ring import Ring
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Candidate",
     "Enrolment",
     "ForgeryError",
+    "GroupTesting",
     "Masked",
     "Member",
     "Pledge",
@@ -44,6 +46,7 @@ __all__ = [
     "Ring",
     "Roster",
     "Slot",
+    "SpoiltError",
     "Sums",
     "Terms",
     "checked",
