@@ -15,7 +15,8 @@ from functools import cache
 import numpy as np
 
 from baffle.directions import Gaussian, Orthogonal, Rademacher, Sparse
-from baffle.engines.network import dialogue
+from baffle.engines.network import covert, dialogue
+from baffle.engines.network.commitments import Commitments
 from baffle.engines.network.steps import numbers_of
 from baffle.errors import ReportError, SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
@@ -25,6 +26,7 @@ from baffle.secure import (
     Aggregation,
     Answer,
     Candidate,
+    Consent,
     Enrolment,
     Masked,
     Member,
@@ -35,9 +37,9 @@ from baffle.secure import (
     Slot,
     consistent,
 )
-from baffle.secure.messages import Deposit
-from baffle.secure.pledge import place_of, share_told
-from secured import CA, NOW, drawn, enrolled, epoch, terms
+from baffle.secure.messages import Closing, Deposit
+from baffle.secure.pledge import binding_of, place_of, share_told, transcript_of
+from secured import CA, NOW, SUBJECT, drawn, enrolled, epoch, signer, terms
 from secured import Round as Play
 
 MOST_PLANNED = 1 << 16
@@ -124,13 +126,13 @@ def spoken() -> tuple[tuple[type, bytes], ...]:
     sums = Aggregate.of(150, np.arange(24).reshape(2, 1, 12) - 9, 5)
     round_ = Round(plans[0], (0, 5), (40, 41), ((2, "no answer"), (None, "no report")), sums, "00" * 32)
     step = dialogue.Step(3, 1, b"\x25", sums, bytes(8))
-    said = [
+    said: list[dialogue.Words] = [
         dialogue.Hello(PROTOCOL, "0.1", b"-----BEGIN", bytes(16)),
         dialogue.Turn(3, bytes(8), 0, 12, encode(reports[0]), 5),
         dialogue.Fetch(bytes(32), 7),
         dialogue.Bye(),
     ]
-    replies = [
+    replies: list[dialogue.Reply] = [
         dialogue.Challenge(bytes(16)),
         dialogue.Welcome({"rounds": 4}, dialogue.Kind((8, 8), 10, ("a", "b")), 1.5),
         dialogue.Begin(b"header", True),
@@ -141,8 +143,20 @@ def spoken() -> tuple[tuple[type, bytes], ...]:
         dialogue.Refused("no", True),
         dialogue.Wait(),
     ]
+    slot, members = Slot(3, 1), (0, 2, 5)
+    replies += [
+        covert.Enrol(terms(3)),
+        covert.Meet(tuple(candidates()[1]), slot),
+        covert.Vow(slot),
+        covert.Confirm(Closing(slot, bytes(32), members)),
+        covert.Open(Request(slot, bytes(32), members, members, deposits(2), members, bytes(64 * 3))),
+    ]
+    told = covert.Told(candidates()[1][0], None, Masked(slot, 2, bytes(16), b"words", bytes(16)))
+    signature = covert.Told(answer=Answer(slot, 2, (5,), bytes(32)), consent=Consent(slot, 2, bytes(64)))
+    said += [dialogue.Turn(4, bytes(8), 3, 16, b"", 5, part, bytes(8)) for part in (told, signature)]
     signed = [dialogue.Signed(3, bytes(8), bytes(64), encode(words)) for words in said]
-    whole = [*plans, *reports, sums, round_, *signed, *said, *replies]
+    kept = Commitments(5, slot, bytes(32))
+    whole = [*plans, *reports, sums, round_, kept, *signed, *said, *replies]
     return tuple((type(message), encode(message)) for message in whole)
 
 
@@ -201,7 +215,7 @@ def asked(plan: Plan) -> None:
 def replies(data: bytes) -> None:
     """A client that hears anything understands it or refuses it."""
     choices = Choices(data)
-    known = [whole for kind, whole in spoken() if kind.__module__ == dialogue.__name__]
+    known = [whole for kind, whole in spoken() if kind.__module__ in (dialogue.__name__, covert.__name__)]
     with suppress(ReportError):
         found = dialogue.heard(bent(choices, choices.of(known)))
         again = encode(found)
@@ -244,14 +258,20 @@ def states(data: bytes) -> None:
         acted(choices, found)
 
 
+def deposits(count: int) -> tuple[Deposit, ...]:
+    return (Deposit(bytes(12), bytes(48), bytes(16), bytes(8)),) * count
+
+
 def acted(choices: Choices, member: Member) -> None:
     slot = choices.of(SLOTS)
     everybody = tuple(number for number in member.roster.members if number < 1 << 32)
-    deposits = (Deposit(bytes(12), bytes(48), bytes(16), bytes(8)),) * (len(everybody) - 1)
     for act in (
         lambda: member.pledge(slot, drawn(2)),
-        lambda: member.mask(slot, everybody, RING, np.arange(4), 1),
-        lambda: member.unmask(Request(slot, member.roster.digest, everybody, everybody, deposits)),
+        lambda: member.mask(slot, everybody, RING, np.arange(4), 1, SUBJECT),
+        lambda: member.confirm(Closing(slot, member.roster.digest, everybody), signer(member.number)),
+        lambda: member.unmask(
+            Request(slot, member.roster.digest, everybody, everybody, deposits(len(everybody) - 1), (), b"")
+        ),
         lambda: member.forget(choices.below(4)),
     ):
         with suppress(ReportError):
@@ -283,6 +303,10 @@ class Liar:
     masked: dict[tuple[Slot, int], tuple[Masked, tuple[int, ...]]] = field(default_factory=dict)
     told: dict[tuple[Slot, int], dict[int, set[str]]] = field(default_factory=lambda: defaultdict(dict))
     """Of an owner's secrets of a slot, by holder, the kinds of shares that it gave."""
+    signed: dict[bytes, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    """Members' signatures by transcript."""
+    agreed: dict[Slot, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    """Transcripts of a slot for which a member gave shares."""
     finished: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
     """In which attempts a member answered, by member and round."""
 
@@ -312,7 +336,7 @@ class Liar:
         self._mask(slot, number, cohort)
 
     def _mask(self, slot: Slot, number: int, cohort: tuple[int, ...]) -> None:
-        self.members[number], masked = self.members[number].mask(slot, cohort, RING, np.arange(4), 1)
+        self.members[number], masked = self.members[number].mask(slot, cohort, RING, np.arange(4), 1, SUBJECT)
         self.masked[slot, number] = masked, cohort
 
     def pledge(self, choices: Choices) -> None:
@@ -335,16 +359,35 @@ class Liar:
         holder, slot = choices.of(sorted(self.members)), SLOTS[max(0, choices.below(8) - 5)]
         _, cohort = self.masked.get((slot, holder), (None, self.roster.members))
         reported = choices.some(cohort) if choices.below(4) == 1 else tuple(i for i in self.shown if i in cohort)
-        deposits = tuple(self.deposit(choices, slot, owner, holder) for owner in cohort if owner != holder)
-        request = Request(slot, self.roster.digest, cohort, reported, deposits)
+        if choices.below(4) != 1:
+            for number in reported:
+                with suppress(ReportError):
+                    self.sign(slot, number, reported)
+        transcript = self.transcript(slot, cohort, reported)
+        signatures = self.signed.get(choices.of(sorted(self.signed)) if choices.below(8) == 7 else transcript, {})
+        signers = tuple(sorted(signatures))
+        parts = tuple(self.deposit(choices, slot, owner, holder) for owner in cohort if owner != holder)
+        whole = b"".join(signatures[number] for number in signers)
+        request = Request(slot, self.roster.digest, cohort, reported, parts, signers, whole)
         request = heard(choices, request) if choices.below(8) == 1 else request
         self.members[holder], answer = self.members[holder].unmask(request)
         self.finished[holder, answer.slot.round].add(answer.slot.attempt)
+        self.agreed[answer.slot].add(self.members[holder].transcript(answer.slot))
         shares = [answer.shares[at : at + 16] for at in range(0, len(answer.shares), 16)]
         given = [owner for owner in request.cohort if owner not in answer.unreadable]
         for owner, share in zip(given, shares, strict=True):
             kinds = self.told[answer.slot, owner].setdefault(holder, set())
             kinds.add(self.kind(answer.slot, owner, holder, share))
+
+    def sign(self, slot: Slot, number: int, reported: tuple[int, ...]) -> None:
+        """Have a member sign that these have reported."""
+        self.members[number], consent = self.members[number].confirm(
+            Closing(slot, self.roster.digest, reported), signer(number)
+        )
+        self.signed[self.members[number].transcript(slot)][number] = consent.signature
+
+    def transcript(self, slot: Slot, cohort: tuple[int, ...], reported: tuple[int, ...]) -> bytes:
+        return transcript_of(binding_of(self.roster.digest, slot, cohort, RING.bits, 5, SUBJECT), reported)
 
     def deposit(self, choices: Choices, slot: Slot, owner: int, holder: int) -> Deposit:
         """Return the part of some pledge for a holder, mostly the right one, with a witness that the server has."""
@@ -381,6 +424,8 @@ class Liar:
             assert not all(known), f"both secrets of {owner} in {slot} are known"
         for (holder, number), attempts in self.finished.items():
             assert len(attempts) == 1, f"{holder} finished round {number} in attempts {attempts}"
+        for slot, transcripts in self.agreed.items():
+            assert len(transcripts) == 1, f"{slot} was opened for {len(transcripts)} sets of reports"
         for slot in SLOTS:
             for crowd in self.opened(slot):
                 assert len(crowd) >= self.roster.terms.least, f"the sum of {crowd} in {slot} is known"
@@ -444,6 +489,7 @@ def played() -> tuple[Play, tuple[Masked, ...], tuple[Answer, ...], tuple[Answer
             play.report(number, np.arange(4))
         play.mask(play.roster.members[3], np.arange(4))
         play.unmask(play.roster.members)
+        assert len(play.server.consents) == 3
         found.append(play)
     first, second = found
     return first, first.server.reports, first.server.answers, second.server.answers
@@ -456,9 +502,10 @@ def aggregation(data: bytes) -> None:
     with suppress(ReportError):
         pledges = [heard(choices, one) if choices.below(16) == 1 else one for one in play.server.pledges]
         consistent(play.roster, {one.number: one for one in pledges})
-        server = Aggregation.of(play.roster, play.slot, RING, 5, pledges)
+        server = Aggregation.of(play.roster, play.slot, RING, 5, SUBJECT, pledges)
         server = taken(choices, server, [*reports, *reports], "report").close()
-        for number in server.cohort:
+        server = taken(choices, server, [*play.server.consents, *play.server.consents], "consent")
+        for number in server.cohort if server.agreed else ():
             request = server.request(number)
             assert decode(encode(request), Request) == request
         server = taken(choices, server, [*answers, *answers, *others], "answer")

@@ -87,7 +87,9 @@ class Net:
 
     def member(self, number: int, **changes: Any) -> Member:
         client, indices = self.made.clients()[number], self.made.shares[number].indices
-        equipment = Equipment(self.made.runtime, indices.size, client.draw, client.private)
+        equipment = Equipment(
+            self.made.runtime, indices.size, client.draw, client.private, reproducible=changes.pop("reproducible", True)
+        )
         line = self.lines[number] = Line(self.receive, self.faults, Key.root(7).fold(number))
         patience = 0.3 if self.faults.lose else 20.0
         own = {"ask": line.ask, "patience": patience} | {name: changes.pop(name) for name in CHANNEL & set(changes)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from baffle import certificates
@@ -17,6 +19,8 @@ from baffle.secure import (
     Aggregation,
     Answer,
     Candidate,
+    Closing,
+    Consent,
     Masked,
     Member,
     Pledge,
@@ -28,10 +32,14 @@ from baffle.secure import (
     Terms,
     usual_threshold,
 )
+from baffle.secure.consent import consent_to
+from baffle.secure.pledge import transcript_of
 
 NOW = datetime(2030, 6, 15, 12, 30, tzinfo=UTC)
 CA = certificates.authority("Ours", 3650, NOW)
 RUN = bytes(range(8))
+SUBJECT = bytes(range(32))
+"""Of a plan and θ that nobody here has."""
 
 
 def drawn(seed: int) -> Callable[[int], bytes]:
@@ -42,16 +50,23 @@ def drawn(seed: int) -> Callable[[int], bytes]:
 
 @cache
 def signing(number: int) -> Pair:
-    return certificates.signing(CA, number, 365, NOW)
+    """Return a member's, with the same key in every run of the tests."""
+    key = Ed25519PrivateKey.from_private_bytes(drawn(1 << 64 | number)(32))
+    with patch.object(Ed25519PrivateKey, "generate", lambda: key):
+        return certificates.signing(CA, number, 365, NOW)
 
 
 def terms(n: int, threshold: int | None = None, minimum: int = 2, epoch: int = 4) -> Terms:
     return Terms(RUN, epoch, 0, usual_threshold(n) if threshold is None else threshold, minimum)
 
 
+@cache
+def signer(number: int) -> Signer:
+    return Signer.read(signing(number).key)
+
+
 def enrolled(candidate: Candidate):
-    pair = signing(candidate.number)
-    return candidate.enrolment(Signer.read(pair.key), pair.certificate)
+    return candidate.enrolment(signer(candidate.number), signing(candidate.number).certificate)
 
 
 @cache
@@ -95,16 +110,25 @@ class Round:
             pledges[member.number] = wired(pledge)
         roster = next(iter(states.values())).roster
         chosen = tuple(pledges[i] for i in (sorted(states) if cohort is None else cohort))
-        return cls(roster, states, slot, ring, Aggregation.of(roster, slot, ring, count, chosen), pledges)
+        return cls(roster, states, slot, ring, Aggregation.of(roster, slot, ring, count, SUBJECT, chosen), pledges)
 
     def mask(self, number: int, slopes: np.ndarray, weight: int = 1) -> Masked:
         self.members[number], masked = self.members[number].mask(
-            self.slot, self.server.cohort, self.ring, slopes, weight
+            self.slot, self.server.cohort, self.ring, slopes, weight, SUBJECT
         )
         return wired(masked)
 
     def report(self, number: int, slopes: np.ndarray, weight: int = 1) -> None:
         self.server = self.server.report(self.mask(number, slopes, weight))
+
+    def close(self) -> None:
+        """Take no more reports, and have those signed that came, beside what the members do."""
+        self.server = signed(self.server.close())
+
+    def confirm(self, number: int, closing: Closing | None = None) -> Consent:
+        closing = self.server.closing() if closing is None else closing
+        self.members[number], consent = self.members[number].confirm(wired(closing), signer(number))
+        return wired(consent)
 
     def ask(self, number: int, request: Request | None = None) -> Answer:
         request = self.server.request(number) if request is None else request
@@ -113,9 +137,18 @@ class Round:
 
     def unmask(self, answering: Iterable[int]) -> Sums:
         self.server = self.server.close()
+        for number in () if self.server.agreed else self.server.reported[: self.roster.terms.threshold]:
+            self.server = self.server.consent(self.confirm(number))
         for number in answering:
             self.server = self.server.answer(self.ask(number))
         return self.server.sums()
+
+
+def signed(server: Aggregation) -> Aggregation:
+    """Return the state with signatures of all that are said to have reported, as if all worked with the server."""
+    transcript = transcript_of(server._binding(), server.reported)
+    consents = tuple(consent_to(transcript, server.slot, number, signer(number)) for number in server.reported)
+    return replace(server, consents=consents)
 
 
 def inputs(n: int, slopes: int, ring: Ring, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -75,7 +75,7 @@ def _equipment(
         runtime, share = simulation.runtime, simulation.shares[number]
     if reproducible:
         private = key.fold("clients").fold(number)
-    return Equipment(runtime, share.indices.size, share.draw, private)
+    return Equipment(runtime, share.indices.size, share.draw, private, reproducible=reproducible)
 
 
 def _experiment(welcome: Welcome, own: Mapping[str, Any]) -> Experiment:

@@ -83,7 +83,6 @@ def test_a_budget_that_is_spent_ends_the_run_in_words(train) -> None:
 
 
 def test_secure_sums_give_the_model_of_a_run_in_the_open(train) -> None:
-    pytest.importorskip("Crypto")
     flags = ("--precision", "float64", "--rounds", 3)
     found = {}
     for secure in ("none", "ideal", "masks"):

@@ -57,7 +57,6 @@ def test_a_run_from_the_command_line_ends_well_and_is_verified(net, kit) -> None
 
 
 def test_secure_sums_from_the_command_line(net, kit) -> None:
-    pytest.importorskip("Crypto")
     server = serve(net, kit, "--secure", "masks", rounds=6)
     clients = [join(net, kit, number, "--secure-only", "--least-sum", 2) for number in range(2)]
     log = server.ends()
@@ -72,7 +71,6 @@ def test_secure_sums_from_the_command_line(net, kit) -> None:
 
 
 def test_a_client_that_takes_part_in_secure_sums_alone_leaves_a_server_without(net, kit) -> None:
-    pytest.importorskip("Crypto")
     serve(net, kit)
     first = join(net, kit, 0)
     first.says("joined as client 0")

@@ -17,7 +17,6 @@ def test_a_run_over_processes_is_the_local_engines(net) -> None:
 
 @pytest.mark.parametrize("faults", [0.0, 0.1], ids=["kind", "lossy"])
 def test_secure_sums_over_processes_are_the_local_engines(faults, net) -> None:
-    pytest.importorskip("Crypto")
     net.settings = {"secure": "masks"}
     server = net.server(8, deadline=60.0, settle=600.0)
     changes = {"faults": {"seed": 1, "chance": faults}, "patience": 0.8} if faults else {}

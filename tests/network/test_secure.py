@@ -15,11 +15,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from federation import KERNELS, METHOD, simulation
-from networked import Net, hub_of, net
-
-pytest.importorskip("Crypto")
-
 from baffle import certificates, server
 from baffle import run as runs
 from baffle.certificates import Pair, Signer
@@ -34,6 +29,8 @@ from baffle.messages import Round
 from baffle.run import Reader, decode
 from baffle.secure import member as members
 from baffle.server import Summed
+from federation import KERNELS, METHOD, simulation
+from networked import Net, hub_of, net
 
 NOW = datetime.now(UTC)
 QUICK = {"deadline": 1.5, "settle": 0.3}

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("Crypto")
-
 from baffle import run as runs
 from baffle import server
 from baffle.client import contributions
@@ -132,14 +130,18 @@ def check(found, expected, spy: Spied, plan) -> None:
     reported = [one.number for one in spy.of("Masked")]
     if not found.uploads:
         assert len(reported) < plan.quorum
-        assert spy.of("Request") == spy.of("Answer") == []  # nobody is asked for a share, nobody tells one
+        assert (
+            spy.of("Closing") == spy.of("Consent") == spy.of("Request") == spy.of("Answer") == []
+        )  # nobody is asked for a share, nobody tells one
         assert found.integers.size == 0
         return
     assert len(reported) >= plan.quorum
     assert np.array_equal(found.integers, expected.integers)
     for number, told in found.uploads.items():
-        own = [one for kind in ("Pledge", "Masked", "Answer") for one in spy.of(kind) if one.number == number]
-        assert len(own) == 3
+        own = [
+            one for kind in ("Pledge", "Masked", "Consent", "Answer") for one in spy.of(kind) if one.number == number
+        ]
+        assert len(own) == 4
         assert told == sum(len(encode(one)) for one in own)
 
 

@@ -131,6 +131,6 @@ def test_rosters_that_are_too_large_are_refused_before_any_signature() -> None:
     with pytest.raises(ReportError, match="1001 members"):
         roster([ENROLMENTS[0]] * 1001)
     with pytest.raises(ReportError, match="at most 1000"):
-        Roster(TERMS, (1, 2), (bytes(32),))
+        Roster(TERMS, (1, 2), (bytes(32),), (bytes(32),))
     with pytest.raises(SettingsError, match="number"):
         Candidate.draw(-1, TERMS, drawn(1))

@@ -11,7 +11,7 @@ from baffle.errors import ReportError
 from baffle.secure import AbandonedError, Aggregation, ForgeryError, Ring, Slot, checked, consistent
 from baffle.secure import pledge as pledging
 from baffle.secure.derive import numbers
-from secured import Round, epoch
+from secured import SUBJECT, Round, epoch, signed
 
 SLOT = Slot(1, 0)
 RING = Ring(9, 1, 127)
@@ -48,7 +48,7 @@ def test_a_forged_share_names_the_holder_and_the_rest_still_finish(at) -> None:
     for number in round_.roster.members[:4]:
         round_.report(number, SLOPES)
     round_.mask(31, SLOPES)
-    round_.server = round_.server.close()
+    round_.close()
     answer = round_.ask(10)
     with pytest.raises(ForgeryError, match="member 10") as caught:
         round_.server.answer(replace(answer, shares=flipped(answer.shares, at)))
@@ -61,10 +61,12 @@ def test_shares_of_the_wrong_kind_are_forged_ones() -> None:
     round_ = begun()
     for number in round_.roster.members:
         round_.report(number, SLOPES)
-    fewer = Aggregation(round_.roster, SLOT, RING, 5, round_.server.pledges, round_.server.reports[:4], (3, 10, 17, 24))
-    answer = round_.ask(10, fewer.request(10))
+    fewer = Aggregation(
+        round_.roster, SLOT, RING, 5, SUBJECT, round_.server.pledges, round_.server.reports[:4], (3, 10, 17, 24)
+    )
+    answer = round_.ask(10, signed(fewer).request(10))
     with pytest.raises(ForgeryError, match="member 10"):
-        round_.server.close().answer(answer)
+        signed(round_.server.close()).answer(answer)
 
 
 @pytest.mark.parametrize("drops", [True, False])
@@ -130,7 +132,7 @@ def test_a_deposit_that_was_tampered_with_is_complained_of() -> None:
     round_ = begun()
     for number in round_.roster.members:
         round_.report(number, SLOPES)
-    round_.server = round_.server.close()
+    round_.close()
     request = round_.server.request(3)
     first = request.deposits[0]
     for change in (
@@ -156,7 +158,7 @@ def test_answers_of_another_form_are_refused() -> None:
     with pytest.raises(AbandonedError):
         round_.server.sums()
     open_ = round_.server
-    round_.server = round_.server.close()
+    round_.close()
     assert round_.server.close() is round_.server
     answer = round_.ask(3)
     with pytest.raises(ReportError, match="still taken"):
@@ -195,13 +197,13 @@ def test_cohorts_and_reports_that_do_not_fit_are_refused() -> None:
         ((*pledges[:4], pledges[0]), RING, "ascending"),
     ):
         with pytest.raises(ReportError, match=words):
-            Aggregation.of(round_.roster, SLOT, ring, 5, chosen)
+            Aggregation.of(round_.roster, SLOT, ring, 5, SUBJECT, chosen)
     masked = round_.mask(3, SLOPES)
     for change, words in (
         ({"witnesses": masked.witnesses[:-8]}, "too few or too many witnesses"),
         ({"words": masked.words + b"\0"}, "bytes of masked words"),
         ({"number": 4}, "not in the cohort"),
-        ({"number": 10}, "another cohort or pledge"),
+        ({"number": 10}, "another cohort, plan, model or pledge"),
     ):
         with pytest.raises(ReportError, match=words):
             round_.server.report(replace(masked, **change))

@@ -24,7 +24,7 @@ from baffle.secure import (
     Slot,
     consistent,
 )
-from secured import CA, NOW, Round, drawn, enrolled, epoch, terms
+from secured import CA, NOW, SUBJECT, Round, drawn, enrolled, epoch, signed, terms
 
 SLOT = Slot(1, 0)
 RING = Ring(4, 1, 127)
@@ -104,7 +104,9 @@ def test_a_mutated_answer_makes_no_other_sum(changes, which) -> None:
     round_, _ = finished()
     given_ = round_.server.answers[which]
     rest = tuple(one for one in round_.server.answers if one is not given_)[:2]
-    server = Aggregation(SERVER.roster, SLOT, RING, 5, SERVER.pledges, SERVER.reports, SERVER.reported, rest)
+    server = Aggregation(
+        SERVER.roster, SLOT, RING, 5, SUBJECT, SERVER.pledges, SERVER.reports, SERVER.reported, SERVER.consents, rest
+    )
     try:
         sums = server.answer(decode(mutated(encode(given_), changes), Answer)).sums()
     except ReportError:
@@ -116,7 +118,7 @@ def test_a_mutated_answer_makes_no_other_sum(changes, which) -> None:
 @settings(max_examples=200)
 def test_a_mutated_report_is_refused_or_another_report(changes, which) -> None:
     reports = SERVER.reports
-    server = Aggregation(SERVER.roster, SLOT, RING, 5, SERVER.pledges, reports[:which] + reports[which + 1 :])
+    server = Aggregation(SERVER.roster, SLOT, RING, 5, SUBJECT, SERVER.pledges, reports[:which] + reports[which + 1 :])
     try:
         server.report(decode(mutated(encode(reports[which]), changes), Masked))
     except ReportError:
@@ -131,11 +133,11 @@ def test_a_mutated_pledge_never_makes_a_wrong_sum(changes, which) -> None:
     try:
         found = decode(mutated(encode(pledge), changes), Pledge)
         pledges = (*SERVER.pledges[:which], found, *SERVER.pledges[which + 1 :])
-        server = Aggregation.of(SERVER.roster, SLOT, RING, 5, pledges)
+        server = Aggregation.of(SERVER.roster, SLOT, RING, 5, SUBJECT, pledges)
         consistent(SERVER.roster, {one.number: one for one in pledges})
         for masked in SERVER.reports:
             server = server.report(masked)
-        server = server.close()
+        server = signed(server.close())
         for answer in SERVER.answers:
             server = server.answer(answer)
         sums = server.sums()

@@ -15,6 +15,7 @@ from baffle.secure import Member, Roster, Slot
 from baffle.secure.aggregation import Sums
 from baffle.secure.stored import Stored
 from fuzzing import RING, SLOTS, TARGETS, Choices, Liar
+from secured import SUBJECT
 
 EXAMPLES = {"messages": 300, "replies": 300, "enrolments": 60, "states": 200, "members": 100, "aggregation": 100}
 
@@ -108,7 +109,7 @@ def test_a_fuzzer_that_changes_a_sum_is_seen() -> None:
 def test_a_state_whose_parts_do_not_fit_is_refused_when_it_is_read(changes) -> None:
     member = fuzzing.begun()[0][3]
     if "masked" in changes:
-        member, _ = member.mask(SLOTS[0], member.roster.members, RING, np.arange(4), 1)
+        member, _ = member.mask(SLOTS[0], member.roster.members, RING, np.arange(4), 1, SUBJECT)
         changes = {"held": changes["masked"]}
     stored = decode(member.stored(), Stored)
     last = stored.held[-1]

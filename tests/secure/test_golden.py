@@ -13,12 +13,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from baffle.messages import encode
 from baffle.secure import Ring, Slot
-from secured import Round, drawn, epoch
+from secured import SUBJECT, Round, drawn, epoch, signer
 
 
 @pytest.fixture
-def played(monkeypatch) -> Round:
-    monkeypatch.setattr("Crypto.Protocol.SecretSharing.rng", drawn(5))
+def played() -> Round:
     ring = Ring(3, 10, 7)
     round_ = Round.begin(epoch(3)[1], Slot(2, 1), ring, 4)
     round_.report(3, np.array([1, -2, 7]), 10)
@@ -40,6 +39,7 @@ def found_in(round_: Round) -> dict[str, str]:
         "words 3": server.reports[0].words.hex(),
         "words 17": server.reports[1].words.hex(),
         "report 3": short(server.reports[0]),
+        "consent 3": short(server.consents[0]),
         "request 3": short(server.request(3)),
         "answer 3": short(server.answers[0]),
         "answer 17": short(server.answers[1]),
@@ -55,7 +55,7 @@ def test_bytes(played) -> None:
 
 def expand(key: bytes, label: bytes, length: int) -> bytes:
     """RFC 5869, one block."""
-    return hmac.digest(key, b"baffle-secure-1\0" + label + b"\1", "sha256")[:length]
+    return hmac.digest(key, b"baffle-secure-2\0" + label + b"\1", "sha256")[:length]
 
 
 def eight(*numbers: int) -> bytes:
@@ -69,8 +69,9 @@ def test_words_again_by_other_means(played) -> None:
     roster = played.roster
     terms = msgspec.msgpack.encode([bytes(range(8)), 4, 0, 2, 2])
     publics = [private[number].public_key().public_bytes_raw() for number in (3, 10, 17)]
-    whole = msgspec.msgpack.encode([[bytes(range(8)), 4, 0, 2, 2], [3, 10, 17], publics])
-    digest = hashlib.sha256(b"baffle-secure-roster-1\0" + whole).digest()
+    signing = [signer(number).key.public_key().public_bytes_raw() for number in (3, 10, 17)]
+    whole = msgspec.msgpack.encode([[bytes(range(8)), 4, 0, 2, 2], [3, 10, 17], publics, signing])
+    digest = hashlib.sha256(b"baffle-secure-roster-2\0" + whole).digest()
     assert digest == roster.digest
     seeds = {}
     for other in (10, 17):
@@ -93,14 +94,32 @@ def test_words_again_by_other_means(played) -> None:
     assert data == played.server.reports[0].words
 
 
+def told(kind: str, data: bytes, length: int) -> bytes:
+    return hashlib.sha256(b"baffle-secure-2\0" + kind.encode() + b"\0" + data).digest()[:length]
+
+
+def test_what_is_signed_again_by_other_means(played) -> None:
+    """Roster, slot, width, words, subject and cohort; then the pledge for the report, or U for the signature."""
+    server = played.server
+    about = played.roster.digest + eight(2, 1) + eight(9, 4) + SUBJECT
+    binding = told("cohort", about + eight(3, 10, 17), 16)
+    pledge = told("pledge", encode(server.pledges[0]), 16)
+    assert server.reports[0].binding == told("report", binding + pledge, 16)
+    signed = b"baffle-report-1\0baffle-secure-consent-2\0" + told("transcript", binding + eight(3, 17), 32)
+    for consent in server.consents:
+        signer(consent.number).key.public_key().verify(consent.signature, signed)
+    assert server.request(3).signatures == b"".join(one.signature for one in server.consents)
+
+
 GOLDEN = {
-    "roster": "4741ef939a56095e9a39b49afba596d7b015a974987439662dc2d11247ae1fa9",
-    "pledge 3": "28f83b56db6e731e",
-    "pledge 10": "b3c9fff3300290be",
-    "words 3": "8151e82f06",
-    "words 17": "6a18753e04",
-    "report 3": "9703b3709db6c9cb",
-    "request 3": "52a4dcbc311dbab9",
-    "answer 3": "2455ab856a133cfa",
-    "answer 17": "266fc266cf4b73c6",
+    "roster": "46ba15e76c5de41e92408dd13fd93d61e9f32a1d1106465ee86ce7b7546eb7f6",
+    "pledge 3": "66186cd498d39606",
+    "pledge 10": "365090ed5b133381",
+    "words 3": "294a1b0d0e",
+    "words 17": "872ea01b03",
+    "report 3": "e94ec81a9cce9905",
+    "consent 3": "64a456b56055f2e4",
+    "request 3": "f332a0a372f0e006",
+    "answer 3": "8b7c3a25fac7098f",
+    "answer 17": "e4dfb55b1bb86eca",
 }

@@ -12,7 +12,7 @@ from baffle.errors import ReportError
 from baffle.secure import Aggregation, Member, Request, Ring, Slot
 from baffle.secure.epoch import LONGEST
 from baffle.secure.member import AHEAD, MOST_HELD
-from secured import Round, drawn, epoch, wired
+from secured import SUBJECT, Round, drawn, epoch, signed, wired
 
 SLOT = Slot(1, 0)
 RING = Ring(9, 1, 127)
@@ -24,15 +24,15 @@ def masked(n: int = 4, threshold: int = 3, slot: Slot = SLOT) -> Round:
     round_ = Round.begin(epoch(n, threshold)[1], slot, RING, 5)
     for number in round_.roster.members:
         round_.report(number, ONES)
-    round_.server = round_.server.close()
+    round_.close()
     return round_
 
 
 def asking(round_: Round, reported: tuple[int, ...], holder: int) -> Request:
     """Return what a server would ask that says that only those have reported."""
     kept = tuple(one for one in round_.server.reports if one.number in reported)
-    server = Aggregation(round_.roster, round_.slot, RING, 5, round_.server.pledges, kept, reported)
-    return server.request(holder)
+    server = Aggregation(round_.roster, round_.slot, RING, 5, SUBJECT, round_.server.pledges, kept, reported)
+    return signed(server).request(holder)
 
 
 @given(st.lists(st.tuples(st.integers(0, 15), st.booleans()), min_size=1, max_size=12))
@@ -58,7 +58,7 @@ def test_the_same_question_has_the_same_answer() -> None:
     round_ = masked()
     first = round_.ask(10)
     assert round_.ask(10) == first
-    with pytest.raises(ReportError, match="answered for other reports"):
+    with pytest.raises(ReportError, match="signed or answered for other reports"):
         round_.ask(10, asking(round_, (3, 10, 17), 10))
 
 
@@ -124,25 +124,33 @@ def test_one_report_a_slot_and_one_sum_a_round() -> None:
 def test_cohorts_that_are_refused(cohort, words) -> None:
     round_ = Round.begin(epoch(4, 3)[1], SLOT, RING, 5)
     with pytest.raises(ReportError, match=words):
-        round_.members[10].mask(SLOT, cohort, RING, ONES, 1)
+        round_.members[10].mask(SLOT, cohort, RING, ONES, 1, SUBJECT)
     with pytest.raises(ReportError, match="3 to 3 are added up"):
-        round_.members[10].mask(SLOT, round_.server.cohort, Ring(3, 1, 127), ONES, 1)
+        round_.members[10].mask(SLOT, round_.server.cohort, Ring(3, 1, 127), ONES, 1, SUBJECT)
 
 
 def test_a_server_that_shows_cohorts_that_differ_gets_no_self_mask() -> None:
     # Else a victim masked with colluders and with members that the others take for gone would stand alone.
     round_ = Round.begin(epoch(6, 4)[1], SLOT, RING, 5)
     victim = 3
-    round_.members[victim], apart = round_.members[victim].mask(SLOT, (3, 10, 17, 24), RING, ONES, 1)
+    round_.members[victim], apart = round_.members[victim].mask(SLOT, (3, 10, 17, 24), RING, ONES, 1, SUBJECT)
     for number in round_.roster.members[1:]:
         round_.report(number, ONES)
-    with pytest.raises(ReportError, match="another cohort or pledge"):
+    with pytest.raises(ReportError, match="another cohort, plan, model or pledge"):
         round_.server.report(apart)
     # A server that does not mind takes it, filled up to the right length.
     told = replace(apart, witnesses=apart.witnesses.ljust(40, b"\0"))
     forged = Aggregation(
-        round_.roster, SLOT, RING, 5, round_.server.pledges, (told, *round_.server.reports), round_.roster.members
+        round_.roster,
+        SLOT,
+        RING,
+        5,
+        SUBJECT,
+        round_.server.pledges,
+        (told, *round_.server.reports),
+        round_.roster.members,
     )
+    forged = signed(forged)
     for holder in round_.roster.members[1:]:
         answer = round_.ask(holder, forged.request(holder))
         assert answer.unreadable == (victim,)
@@ -152,10 +160,10 @@ def test_reports_and_pledges_of_other_rounds_are_refused_by_the_server() -> None
     one, two = masked(), Round.begin(epoch(4, 3)[1], Slot(2, 0), RING, 5, seed=4)
     with pytest.raises(ReportError, match="another slot"):
         two.server.report(one.server.reports[0])
-    with pytest.raises(ReportError, match="another cohort or pledge"):
+    with pytest.raises(ReportError, match="another cohort, plan, model or pledge"):
         two.server.report(replace(one.server.reports[0], slot=Slot(2, 0)))
     with pytest.raises(ReportError, match="another slot"):
-        Aggregation.of(two.roster, Slot(2, 0), RING, 5, one.server.pledges)
+        Aggregation.of(two.roster, Slot(2, 0), RING, 5, SUBJECT, one.server.pledges)
     with pytest.raises(ReportError, match="too late"):
         one.server.report(one.server.reports[0])
     two.report(3, ONES)
@@ -175,7 +183,7 @@ def test_a_pledge_of_another_round_does_not_open() -> None:
 def test_a_second_pledge_and_a_report_under_the_first_are_not_mixed() -> None:
     round_ = Round.begin(epoch(4, 3)[1], SLOT, RING, 5)
     round_.members[10], _ = round_.members[10].pledge(SLOT, drawn(77))
-    with pytest.raises(ReportError, match="another cohort or pledge"):
+    with pytest.raises(ReportError, match="another cohort, plan, model or pledge"):
         round_.report(10, ONES)
 
 

@@ -14,10 +14,10 @@ from scipy import stats
 
 from baffle.errors import ReportError
 from baffle.messages import encode
-from baffle.secure import Aggregation, Ring, Slot
+from baffle.secure import Aggregation, Closing, Request, Ring, Slot
 from baffle.secure.pledge import cut, opened
 from baffle.secure.recovery import recovered
-from secured import Round, drawn, epoch
+from secured import SUBJECT, Round, drawn, epoch, signed
 
 SLOT = Slot(1, 0)
 RING = Ring(5, 1, 127)
@@ -26,15 +26,8 @@ K = 1 << 16
 VICTIMS, COALITION = (3, 10), (17, 24, 31)
 
 
-@pytest.fixture(autouse=True)
-def _polynomials(monkeypatch):
-    """Shares that repeat from run to run."""
-    monkeypatch.setattr("Crypto.Protocol.SecretSharing.rng", drawn(5))
-
-
-def played(first: int, second: int, monkeypatch, key: int = 1) -> Round:
+def played(first: int, second: int, key: int = 1) -> Round:
     """Return a slot in which the victims' slopes are these, K times, and all members answer."""
-    monkeypatch.setattr("Crypto.Protocol.SecretSharing.rng", drawn(5))
     round_ = Round.begin(epoch(5, 4, seed=key)[1], SLOT, RING, K + 1)
     for number, slope in zip(round_.roster.members, (first, second, 0, 0, 0), strict=True):
         round_.report(number, np.full(K, slope))
@@ -63,8 +56,8 @@ def p_value(words: np.ndarray) -> float:
     return float(stats.chisquare(np.bincount(words, minlength=2048)).pvalue)
 
 
-def test_two_inputs_with_one_sum_look_alike_to_t_minus_1_members_and_the_server(monkeypatch) -> None:
-    one, two = played(100, -30, monkeypatch), played(-50, 120, monkeypatch)
+def test_two_inputs_with_one_sum_look_alike_to_t_minus_1_members_and_the_server() -> None:
+    one, two = played(100, -30), played(-50, 120)
     np.testing.assert_array_equal(one.server.sums().slopes, two.server.sums().slopes)
     assert one.server.pledges == two.server.pledges
     assert one.server.answers == two.server.answers
@@ -89,8 +82,8 @@ def test_two_inputs_with_one_sum_look_alike_to_t_minus_1_members_and_the_server(
     assert not any(secret in data for data in [*map(encode, view), *states] for secret in (seed, chain))
 
 
-def test_worlds_with_their_own_randomness_do_not_differ_either(monkeypatch) -> None:
-    one, two = played(100, -30, monkeypatch), played(-50, 120, monkeypatch, key=2)
+def test_worlds_with_their_own_randomness_do_not_differ_either() -> None:
+    one, two = played(100, -30), played(-50, 120, key=2)
     left = stripped(one, 3), stripped(two, 3, key=2)
     assert (left[0] != left[1]).any()
     assert stats.ks_2samp(*left).pvalue > 0.001
@@ -98,8 +91,7 @@ def test_worlds_with_their_own_randomness_do_not_differ_either(monkeypatch) -> N
     assert stats.ks_2samp(left[0], left[1] >> 1).pvalue < 1e-9
 
 
-def test_a_late_report_of_a_member_that_was_taken_for_gone_stays_sealed(monkeypatch) -> None:
-    monkeypatch.setattr("Crypto.Protocol.SecretSharing.rng", drawn(5))
+def test_a_late_report_of_a_member_that_was_taken_for_gone_stays_sealed() -> None:
     round_ = Round.begin(epoch(5, 4)[1], SLOT, RING, K + 1)
     for number in round_.roster.members[1:]:
         round_.report(number, np.zeros(K, np.int64))
@@ -113,11 +105,18 @@ def test_a_late_report_of_a_member_that_was_taken_for_gone_stays_sealed(monkeypa
     assert p_value(words) > 0.001  # x + PRG(b), of which the coalition has t − 1 shares
     # The fourth share of b is what honest members now refuse for ever.
     everybody = Aggregation(
-        round_.roster, SLOT, RING, K + 1, round_.server.pledges, (*round_.server.reports, late), round_.roster.members
+        round_.roster,
+        SLOT,
+        RING,
+        K + 1,
+        SUBJECT,
+        round_.server.pledges,
+        (*round_.server.reports, late),
+        round_.roster.members,
     )
     for holder in (3, 10):
-        with pytest.raises(ReportError, match="answered for other reports"):
-            round_.ask(holder, everybody.request(holder))
+        with pytest.raises(ReportError, match="signed or answered for other reports"):
+            round_.ask(holder, signed(everybody).request(holder))
 
 
 def test_below_t_answers_or_the_minimum_nothing_is_told() -> None:
@@ -125,11 +124,25 @@ def test_below_t_answers_or_the_minimum_nothing_is_told() -> None:
     for number in round_.roster.members[:3]:
         round_.report(number, np.full(K, 7))
     three = Aggregation(
-        round_.roster, SLOT, RING, K + 1, round_.server.pledges, round_.server.reports, round_.roster.members[:3]
+        round_.roster,
+        SLOT,
+        RING,
+        K + 1,
+        SUBJECT,
+        round_.server.pledges,
+        round_.server.reports,
+        round_.roster.members[:3],
     )
-    for holder in round_.roster.members[:3]:
+    with pytest.raises(ReportError, match="3 signatures where 4 are needed"):
+        signed(three).request(3)
+    # A server that does not mind asks for signatures and for shares nevertheless.
+    closing = Closing(SLOT, round_.roster.digest, three.reported)
+    request = Request(SLOT, round_.roster.digest, round_.server.cohort, three.reported, (), three.reported, bytes(192))
+    for holder in three.reported:
         with pytest.raises(ReportError, match="at least 4"):
-            round_.ask(holder, three.request(holder))
+            round_.confirm(holder, closing)
+        with pytest.raises(ReportError, match="at least 4"):
+            round_.ask(holder, request)
 
 
 def test_what_one_slot_reveals_opens_no_other() -> None:
@@ -152,8 +165,9 @@ def test_what_one_slot_reveals_opens_no_other() -> None:
     for slot in slots:
         for number in states:
             states[number], pledges[slot, number] = states[number].pledge(slot, random)
-            assert [len(data) for data in drawn_here[-3:]] == [16, 16, 12]
-    assert len(set(drawn_here)) == len(drawn_here) == 3 * len(pledges)
+    # b, σ, the nonce, and two coefficients for each of the two polynomials.
+    assert [len(data) for data in drawn_here] == [16, 16, 12, 16, 16, 16, 16] * len(pledges)
+    assert len(set(drawn_here)) == len(drawn_here)
     secrets = {}
     for slot in slots:
         held = [next(one for one in states[i].held if one.slot == slot) for i in roster.members]
@@ -164,7 +178,7 @@ def test_what_one_slot_reveals_opens_no_other() -> None:
     for one in slots:
         revealed = set()
         for number in roster.members:
-            drawn_for = drawn_here[3 * list(pledges).index((one, number)) :][:2]
+            drawn_for = drawn_here[7 * list(pledges).index((one, number)) :][:2]
             revealed |= {*drawn_for, *(opened(roster, pledges[one, number], drawn_for[1]) or {}).values()}
         assert len(revealed) == 4 + 4 + 6
         for other in slots:

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from baffle.errors import ReportError
 from baffle.mechanisms import MISSING
 from baffle.secure import AbandonedError, Ring, Slot
-from baffle.secure.shamir import Combiner
 from secured import Round, epoch, inputs
 
 SLOT = Slot(2, 1)
@@ -37,11 +36,7 @@ def test_all_report_and_t_answer(n, weight) -> None:
     check(round_, slopes, weights, roster.members, roster.members[-roster.terms.threshold :])
 
 
-def test_two_hundred_clients_in_sixteen_bits_with_drop_outs(monkeypatch) -> None:
-    # PyCryptodome takes seconds for each client's polynomials of this degree; constants are shares as well, and any t
-    # of them tell the secret through the same weights. Real polynomials of smaller degrees are in the other tests.
-    monkeypatch.setattr("baffle.secure.pledge.split", lambda _, count, secret: [secret] * count)
-    monkeypatch.setattr(Combiner, "of", classmethod(lambda cls, indices: cls((1, *(0 for _ in list(indices)[1:])))))
+def test_two_hundred_clients_in_sixteen_bits_with_drop_outs() -> None:
     roster, members = epoch(200)
     ring = Ring(200, 1, 127)
     assert (ring.bits, roster.terms.threshold) == (16, 134)

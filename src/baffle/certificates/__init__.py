@@ -11,7 +11,7 @@ from baffle.certificates.purpose import SIGNING as SIGNING
 from baffle.certificates.purpose import purposes
 from baffle.certificates.reading import utc
 from baffle.certificates.signatures import REPORT as REPORT
-from baffle.certificates.signatures import Signatory, Signer, verified
+from baffle.certificates.signatures import Signatory, Signer, signs, verified
 from baffle.certificates.telling import About, about, fingerprint, issued
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "purposes",
     "server",
     "signing",
+    "signs",
     "utc",
     "verified",
     "who",

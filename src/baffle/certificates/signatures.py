@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -81,6 +82,11 @@ class Signatory:
         starts = max(root.not_valid_before_utc, found.not_valid_before_utc)
         return cls(number, starts, min(root.not_valid_after_utc, found.not_valid_after_utc), key)
 
+    @property
+    def public(self) -> bytes:
+        """The key of its signatures, Ed25519, 32 bytes."""
+        return self._key.public_bytes_raw()
+
     def check(self, message: bytes, signature: bytes, now: datetime) -> None:
         """Raise ReportError unless the client has signed `message`, and its certificate is valid `now`."""
         if not self.starts <= now <= self.ends:
@@ -90,6 +96,19 @@ class Signatory:
             self._key.verify(signature, REPORT + message)
         except InvalidSignature:
             raise ReportError(f"the signature is not client {self.number}'s of this message") from None
+
+
+@lru_cache(maxsize=1 << 14)
+def signs(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Return whether a `signature` of `message` is by the private key of this `public` one, Ed25519, 32 bytes.
+
+    What was looked at before is remembered: members of a simulation, in one process, see the same signatures.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, REPORT + message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def verified(certificate: bytes, authority: bytes, message: bytes, signature: bytes, now: datetime) -> int:
@@ -115,4 +134,4 @@ def verified(certificate: bytes, authority: bytes, message: bytes, signature: by
     return found.number
 
 
-__all__ = ["REPORT", "Signatory", "Signer", "verified"]
+__all__ = ["REPORT", "Signatory", "Signer", "signs", "verified"]

@@ -17,6 +17,7 @@ from baffle.cli.show import size
 from baffle.errors import SettingsError
 
 if TYPE_CHECKING:
+    from baffle.engines.network.home import Home
     from baffle.engines.network.keyring import ClientKeys
     from baffle.engines.network.masker import Masker
 
@@ -49,13 +50,14 @@ def _join(options: argparse.Namespace) -> None:
 
     if options.secure_only and options.insecure:
         raise SettingsError("secure-only", True, "needs keys, and --insecure is without")
+    checks.at_least("least-sum", options.least_sum, 2)
     keys = None if options.insecure else ClientKeys.read(_keys(options.keys), datetime.now(UTC))
     number = _number(options, None if keys is None else keys.number)
-    masker = _masker(keys, options.least_sum)
     own = flags_of(options)
     session = secrets.token_bytes(8)
     with Home(options.state or Path(f"baffle-client-{number}")) as home:
         private = home.private()
+        masker = _masker(keys, options.least_sum, home)
         with ZenohClient(options.server, keys, session.hex()) as line:
             channel = Channel(
                 ask=line.ask,
@@ -79,11 +81,10 @@ def _join(options: argparse.Namespace) -> None:
             member.run()
 
 
-def _masker(keys: ClientKeys | None, minimum: int) -> Masker | None:
+def _masker(keys: ClientKeys | None, minimum: int, book: Home) -> Masker | None:
     """Return what takes part in secure sums, where there are keys for it."""
     from baffle.engines.network.masker import Masker
 
-    checks.at_least("least-sum", minimum, 2)
     if keys is None:
         return None
     return Masker(
@@ -92,6 +93,7 @@ def _masker(keys: ClientKeys | None, minimum: int) -> Masker | None:
         certificate=keys.sign_certificate,
         authority=keys.ca_pem,
         minimum=minimum,
+        book=book,
     )
 
 

@@ -26,6 +26,7 @@ from baffle.secure import (
     Roster,
     Slot,
     Terms,
+    subject_of,
     usual_threshold,
 )
 from baffle.secure.epoch import LONGEST
@@ -59,7 +60,7 @@ class Masked:
 
     def gather(self, plan: Plan, parameters: Vector) -> Summed:
         """Return the sum of the clients that are there; nobody's where fewer are than a sum is opened of."""
-        server = self._pledged(self._epoch(plan), plan)
+        server = self._pledged(self._epoch(plan), plan, subject_of(plan, parameters))
         there = present(plan, self.clients, self.unavailable, self.chance)
         for one in contributions(plan, parameters, there, self.runtime, self.kernels):
             server = self._reported(server, one)
@@ -93,22 +94,26 @@ class Masked:
         self._roster, self._members = found, {one.number: Member.of(one, found) for one in candidates}
         return found
 
-    def _pledged(self, roster: Roster, plan: Plan) -> Aggregation:
+    def _pledged(self, roster: Roster, plan: Plan, subject: bytes) -> Aggregation:
         slot = Slot(plan.round, plan.attempt)
         pledges: list[Pledge] = []
         for number in plan.cohort:
             self._members[number], pledge = self._members[number].pledge(slot, self.random)
             pledges.append(_carried(pledge))
-        return Aggregation.of(roster, slot, Ring.of(plan), plan.words + 1, pledges)
+        return Aggregation.of(roster, slot, Ring.of(plan), plan.words + 1, subject, pledges)
 
     def _reported(self, server: Aggregation, one: Contribution) -> Aggregation:
         self._members[one.client], masked = self._members[one.client].mask(
-            server.slot, server.cohort, server.ring, one.integers, one.samples
+            server.slot, server.cohort, server.ring, one.integers, one.samples, server.subject
         )
         return server.report(_carried(masked))
 
     def _opened(self, server: Aggregation) -> Aggregation:
         """Return the state with the answers of all that have reported."""
+        for number in server.reported:
+            signer = Signer.read(self._identities.of(number).key)
+            self._members[number], consent = self._members[number].confirm(_carried(server.closing()), signer)
+            server = server.consent(_carried(consent))
         for number in server.reported:
             self._members[number], answer = self._members[number].unmask(_carried(server.request(number)))
             server = server.answer(_carried(answer))

@@ -10,10 +10,23 @@ from numpy.typing import NDArray
 
 from baffle.errors import ReportError
 from baffle.messages import encode
+from baffle.secure.consent import refuse_false
 from baffle.secure.derive import CHECK
 from baffle.secure.epoch import Roster
-from baffle.secure.messages import SEALED, Answer, Deposit, Masked, Pledge, Request, Slot, ascending
-from baffle.secure.pledge import binding_of, checked, name_of, report_binding
+from baffle.secure.messages import (
+    SEALED,
+    SIGNATURE,
+    Answer,
+    Closing,
+    Consent,
+    Deposit,
+    Masked,
+    Pledge,
+    Request,
+    Slot,
+    ascending,
+)
+from baffle.secure.pledge import binding_of, checked, name_of, report_binding, transcript_of
 from baffle.secure.recovery import Answers, recovered, refuse_forged
 from baffle.secure.refusals import AbandonedError
 from baffle.secure.ring import Ring, Words
@@ -41,22 +54,27 @@ class Aggregation:
     ring: Ring
     count: int
     """Words of a report, K + 1."""
+    subject: bytes
+    """Of the plan and θ, 32 bytes: `subject_of`."""
     pledges: tuple[Pledge, ...]
     """Of the cohort, in its order."""
     reports: tuple[Masked, ...] = ()
     reported: tuple[int, ...] = ()
     """U, once no more reports are taken; empty before."""
+    consents: tuple[Consent, ...] = ()
     answers: tuple[Answer, ...] = ()
 
     @classmethod
-    def of(cls, roster: Roster, slot: Slot, ring: Ring, count: int, pledges: Iterable[Pledge]) -> Aggregation:
+    def of(
+        cls, roster: Roster, slot: Slot, ring: Ring, count: int, subject: bytes, pledges: Iterable[Pledge]
+    ) -> Aggregation:
         """Return a slot that begins, for the cohort of those whose pledges these are.
 
         Raises:
             ReportError: the cohort is too small or too large for the ring, has a member twice, or a pledge is another
                 slot's or roster's.
         """
-        found = cls(roster, slot, ring, count, tuple(sorted(pledges, key=lambda pledge: pledge.number)))
+        found = cls(roster, slot, ring, count, subject, tuple(sorted(pledges, key=lambda pledge: pledge.number)))
         ascending(found.cohort, "cohort")
         for pledge in found.pledges:
             if checked(roster, pledge).slot != slot:
@@ -85,7 +103,9 @@ class Aggregation:
         if any(one.number == masked.number for one in self.reports):
             raise ReportError(f"a second report of member {masked.number}")
         if masked.binding != report_binding(self._binding(), name_of(pledge)):
-            raise ReportError(f"the report of member {masked.number} was masked for another cohort or pledge")
+            raise ReportError(
+                f"the report of member {masked.number} was masked for another cohort, plan, model or pledge"
+            )
         if len(masked.witnesses) != CHECK * (len(self.pledges) - 1):
             raise ReportError(f"the report of member {masked.number} has too few or too many witnesses")
         self.ring.unpack(masked.words, self.count)
@@ -104,15 +124,46 @@ class Aggregation:
             raise AbandonedError(f"{len(found)} reports where at least {self.roster.terms.least} are added up")
         return replace(self, reported=found)
 
-    def request(self, holder: int) -> Request:
-        """Return what to ask a member of the cohort, once closed: those in U first, but late ones can answer as well.
+    def closing(self) -> Closing:
+        """Return what the members in U are to sign, once closed.
 
         Raises:
-            ReportError: the slot is not closed, or the member is not in the cohort.
+            ReportError: the slot is not closed.
+        """
+        self._refuse_open()
+        return Closing(self.slot, self.roster.digest, self.reported)
+
+    def consent(self, consent: Consent) -> Aggregation:
+        """Return the state with a member's signature of U.
+
+        Raises:
+            ReportError: the slot is not closed, or the signature is of another slot or set, a stranger's, of a member
+                whose report did not come, or a second one.
+        """
+        self._refuse_open()
+        if consent.slot != self.slot or consent.number not in self.reported:
+            raise ReportError(f"a signature of member {consent.number} does not belong to this slot")
+        if any(one.number == consent.number for one in self.consents):
+            raise ReportError(f"a second signature of member {consent.number}")
+        refuse_false(self.roster, consent, transcript_of(self._binding(), self.reported))
+        return replace(self, consents=(*self.consents, consent))
+
+    @property
+    def agreed(self) -> bool:
+        """Whether so many members have signed U that shares can be asked for."""
+        return bool(self.reported) and len(self.consents) >= self.roster.terms.threshold
+
+    def request(self, holder: int) -> Request:
+        """Return what to ask a member of the cohort, once agreed: those in U first, but late ones can answer as well.
+
+        Raises:
+            ReportError: the slot is not closed, too few have signed, or the member is not in the cohort.
         """
         self._pledge(holder, self.slot)
-        if not self.reported:
-            raise ReportError("reports are still taken")
+        self._refuse_open()
+        if not self.agreed:
+            raise ReportError(f"{len(self.consents)} signatures where {self.roster.terms.threshold} are needed")
+        signed = sorted(self.consents, key=lambda one: one.number)[: self.roster.terms.threshold]
         place, rank = self.roster.place(holder), self.cohort.index(holder)
         # A list of an owner's peers lacks the owner.
         witnesses = {
@@ -128,7 +179,15 @@ class Aggregation:
             for pledge in self.pledges
             if pledge.number != holder
         )
-        return Request(self.slot, self.roster.digest, self.cohort, self.reported, deposits)
+        return Request(
+            self.slot,
+            self.roster.digest,
+            self.cohort,
+            self.reported,
+            deposits,
+            tuple(one.number for one in signed),
+            b"".join(one.signature for one in signed),
+        )
 
     def answer(self, answer: Answer) -> Aggregation:
         """Return the state with a member's shares.
@@ -139,8 +198,7 @@ class Aggregation:
                 another form.
         """
         self._pledge(answer.number, answer.slot)
-        if not self.reported:
-            raise ReportError("reports are still taken")
+        self._refuse_open()
         if any(one.number == answer.number for one in self.answers):
             raise ReportError(f"a second answer of member {answer.number}")
         ascending(answer.unreadable, "list of unreadable deposits")
@@ -151,7 +209,7 @@ class Aggregation:
         return replace(self, answers=(*self.answers, answer))
 
     def upload(self, member: int) -> int:
-        """Return the bytes of a member's pledge, report and answer, which it is asked for whether or not it is needed.
+        """Return the bytes of a member's pledge, report, signature and answer, whether or not all were needed.
 
         Raises:
             ReportError: the member has not reported.
@@ -160,7 +218,8 @@ class Aggregation:
         if masked is None:
             raise ReportError(f"no report of member {member}")
         answer = Answer(self.slot, member, (), bytes(SECRET * len(self.pledges)))
-        return sum(len(encode(part)) for part in (self._pledge(member, self.slot), masked, answer))
+        consent = Consent(self.slot, member, bytes(SIGNATURE))
+        return sum(len(encode(part)) for part in (self._pledge(member, self.slot), masked, consent, answer))
 
     @property
     def complaints(self) -> tuple[tuple[int, int], ...]:
@@ -205,7 +264,11 @@ class Aggregation:
         return f"{self.roster.terms.threshold} are needed for each member of the cohort"
 
     def _binding(self) -> bytes:
-        return binding_of(self.roster.digest, self.slot, self.cohort, self.ring.bits, self.count)
+        return binding_of(self.roster.digest, self.slot, self.cohort, self.ring.bits, self.count, self.subject)
+
+    def _refuse_open(self) -> None:
+        if not self.reported:
+            raise ReportError("reports are still taken")
 
     def _pledge(self, member: int, slot: Slot) -> Pledge:
         if slot != self.slot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
@@ -18,15 +18,13 @@ from baffle.certificates import Signatory, Signer
 from baffle.errors import ReportError
 from baffle.messages import Count, encode
 from baffle.secure.derive import pair
-from baffle.secure.messages import MOST_MEMBERS, Enrolment, Members, ascending
+from baffle.secure.messages import MOST_MEMBERS, Digest, Enrolment, Members, ascending
+from baffle.secure.shamir import Random
 
 LONGEST = 10_000
 """Most rounds of an epoch: a bound on how far a server can make members turn their ratchets."""
-ENROLMENT = b"baffle-secure-enrolment-1\0"
+ENROLMENT = b"baffle-secure-enrolment-2\0"
 """Stands before what a member signs here, so that it is a signature of nothing else."""
-
-Random = Callable[[int], bytes]
-"""So many bytes that nobody can predict: `secrets.token_bytes`."""
 
 
 class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -73,19 +71,22 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     terms: Terms
     members: Members
     """Numbers, ascending; the i-th has Shamir's index i + 1."""
-    publics: tuple[Annotated[bytes, Meta(min_length=32, max_length=32)], ...]
+    publics: tuple[Digest, ...]
+    """X25519, for the epoch."""
+    signing: tuple[Digest, ...]
+    """Ed25519, of the members' certificates: what they sign in the epoch is checked with these."""
 
     def __post_init__(self) -> None:
         count = len(self.members)
         ascending(self.members, "roster")
-        if len(self.publics) != count or count > MOST_MEMBERS:
+        if not len(self.publics) == len(self.signing) == count or count > MOST_MEMBERS:
             raise ReportError(f"a roster of {count} members; at most {MOST_MEMBERS} are possible")
         if not count < 2 * self.terms.threshold <= 2 * count or self.terms.minimum > count:
             raise ReportError(
                 f"a threshold of {self.terms.threshold} and a minimum of {self.terms.minimum} among {count} members: "
                 f"must be above {count // 2} and at most {count}"
             )
-        if len(set(self.publics)) != count:
+        if len(set(self.publics)) != count or len(set(self.signing)) != count:
             raise ReportError("two members of the roster have one key")
 
     @classmethod
@@ -105,14 +106,13 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         found = sorted(enrolments, key=lambda one: one.number)
         if len(found) > MOST_MEMBERS:
             raise ReportError(f"a roster of {len(found)} members; at most {MOST_MEMBERS} are possible")
-        for one in found:
-            refuse_unsigned(terms, one, authority, now)
-        return cls(terms, tuple(one.number for one in found), tuple(one.public for one in found))
+        signing = tuple(signatory_of(terms, one, authority, now).public for one in found)
+        return cls(terms, tuple(one.number for one in found), tuple(one.public for one in found), signing)
 
     @property
     def digest(self) -> bytes:
         """SHA-256 of the whole roster, which every later message is bound to."""
-        return hashlib.sha256(b"baffle-secure-roster-1\0" + encode(self)).digest()
+        return hashlib.sha256(b"baffle-secure-roster-2\0" + encode(self)).digest()
 
     def place(self, member: int) -> int:
         """Return where a member stands in the roster, from 0.
@@ -131,12 +131,17 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return self.members[:place] + self.members[place + 1 :]
 
 
-def refuse_unsigned(terms: Terms, enrolment: Enrolment, authority: bytes, now: datetime) -> None:
-    """Raise ReportError unless an enrolment is under its member's signature; the arguments are those of `Roster.of`."""
+def signatory_of(terms: Terms, enrolment: Enrolment, authority: bytes, now: datetime) -> Signatory:
+    """Return who has signed an enrolment: its member; the arguments are those of `Roster.of`.
+
+    Raises:
+        ReportError: it is not under its member's signature.
+    """
     signatory = Signatory.read(enrolment.certificate, authority, now)
     if signatory.number != enrolment.number:
         raise ReportError(f"client {signatory.number} enrols as member {enrolment.number}")
     signatory.check(_signed(terms, enrolment.number, enrolment.public), enrolment.signature, now)
+    return signatory
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +196,4 @@ def _signed(terms: Terms, number: int, public: bytes) -> bytes:
     return ENROLMENT + msgspec.msgpack.encode((terms, number, public))
 
 
-__all__ = ["Candidate", "Random", "Roster", "Terms", "refuse_unsigned", "usual_threshold"]
+__all__ = ["Candidate", "Random", "Roster", "Terms", "signatory_of", "usual_threshold"]

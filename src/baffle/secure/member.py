@@ -8,14 +8,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from baffle.certificates import Signer
 from baffle.errors import ReportError
 from baffle.messages import decode, encode
+from baffle.secure.consent import consent_to, refuse_unsigned
 from baffle.secure.derive import later, witness
 from baffle.secure.epoch import LONGEST, Candidate, Random, Roster
 from baffle.secure.held import Held
 from baffle.secure.holding import shares_of
-from baffle.secure.messages import Answer, Masked, Pledge, Request, Slot, ascending
-from baffle.secure.pledge import binding_of, cut, make, name_of, report_binding
+from baffle.secure.messages import Answer, Closing, Consent, Masked, Pledge, Request, Slot, ascending
+from baffle.secure.pledge import binding_of, cut, make, name_of, report_binding, transcript_of
 from baffle.secure.ring import Ring
 from baffle.secure.shamir import SECRET
 from baffle.secure.stored import Stored
@@ -86,11 +88,25 @@ class Member:
         return self._with(Held(slot, name_of(made.message), made.own, made.shares, made.seeds)), made.message
 
     def mask(
-        self, slot: Slot, cohort: tuple[int, ...], ring: Ring, integers: NDArray[np.int64], weight: int
+        self,
+        slot: Slot,
+        cohort: tuple[int, ...],
+        ring: Ring,
+        integers: NDArray[np.int64],
+        weight: int,
+        subject: bytes,
     ) -> tuple[Member, Masked]:
         """Return the masked report of slopes [K] and a weight, the only one of this slot.
 
             y_i = x_i + PRG(b_i) + Σ_{j∈C, j>i} PRG(h_ij) − Σ_{j∈C, j<i} PRG(h_ij)   mod 2^m
+
+        Args:
+            slot: for which a pledge is held.
+            cohort: C, as the server shows it.
+            ring: in which sums are.
+            integers: [K], MISSING where there is none.
+            weight: ≥ 1.
+            subject: of the plan and θ, as this member has them: `subject_of`.
 
         Raises:
             ReportError: no pledge is held or its report is masked already; another attempt at the round has been
@@ -113,42 +129,58 @@ class Member:
                 words += ring.mask(seeds[j], count)
             elif j < self.number:
                 words -= ring.mask(seeds[j], count)
-        binding = binding_of(self.roster.digest, slot, cohort, ring.bits, count)
+        binding = binding_of(self.roster.digest, slot, cohort, ring.bits, count, subject)
         chains = self._chains_at(slot)
         witnesses = [witness(chains[j], self.number, j, binding) for j in cohort if j != self.number]
         done = msgspec.structs.replace(held, own=b"", seeds=b"", cohort=cohort, binding=binding)
         named = report_binding(binding, held.pledge)
         return self._with(done), Masked(slot, self.number, named, ring.pack(words), b"".join(witnesses))
 
+    def confirm(self, closing: Closing, signer: Signer) -> tuple[Member, Consent]:
+        """Return this member's signature of whose reports came, its own among them: one set for each slot, for ever.
+
+        Raises:
+            ReportError: the closing is about another roster, a slot for which this member has not masked, a U that is
+                too small, lacks this member or is not the one it has signed or answered, or a second sum of one round.
+        """
+        held = self._closed(closing.slot, closing.digest, closing.reported)
+        if self.number not in closing.reported:
+            raise ReportError("the report of this member is not among those that came")
+        transcript = transcript_of(held.binding, closing.reported)
+        consent = consent_to(transcript, closing.slot, self.number, signer)
+        return self._with(msgspec.structs.replace(held, reported=closing.reported)), consent
+
     def unmask(self, request: Request) -> tuple[Member, Answer]:
         """Return this member's shares: of b for the members that reported, of σ for the others of the cohort.
 
-        One partition of the cohort for each slot, one slot for each round, for ever: asked again for the same it
-        answers again, asked for another it refuses.
+        One partition of the cohort for each slot, one slot for each round, for ever, and none that t members have not
+        signed: asked again for the same it answers again, asked for another it refuses.
 
         Raises:
             ReportError: the request is about another roster, a slot or cohort for which this member has not masked, a
-                U that is too small or not the one it has answered, or a second sum of one round.
+                U that is too small, not signed by t, or not the one it has signed or answered, or a second sum of one
+                round.
         """
         slot = request.slot
-        held = self._pledged(slot)
-        if request.digest != self.roster.digest:
-            raise ReportError("the request is about another roster")
-        if not held.cohort or request.cohort != held.cohort:
+        held = self._closed(slot, request.digest, request.reported)
+        if request.cohort != held.cohort:
             raise ReportError("the request is about another cohort than the report was masked for")
-        ascending(request.reported, "list of reports")
-        if not set(request.reported) <= set(request.cohort):
-            raise ReportError("a report is named that is not of the cohort")
-        least = self.roster.terms.least
-        if len(request.reported) < least:
-            raise ReportError(f"{len(request.reported)} reports where at least {least} are added up")
-        if held.reported is not None and held.reported != request.reported:
-            raise ReportError(f"round {slot.round}, attempt {slot.attempt} was answered for other reports")
-        self._refuse_second_sum(slot)
         if len(request.deposits) != len(held.cohort) - 1:
             raise ReportError(f"{len(request.deposits)} deposits where {len(held.cohort) - 1} were due")
+        refuse_unsigned(self.roster, request, transcript_of(held.binding, request.reported))
         answer = shares_of(self.roster.digest, self.number, self._chains_at(slot), request, held.shares, held.binding)
         return self._with(msgspec.structs.replace(held, reported=request.reported)), answer
+
+    def transcript(self, slot: Slot) -> bytes:
+        """Return what names the sum of a slot that this member has signed or answered, 32 bytes.
+
+        Raises:
+            ReportError: it has done neither.
+        """
+        held = self._pledged(slot)
+        if held.reported is None:
+            raise ReportError(f"nothing of round {slot.round}, attempt {slot.attempt} is signed or answered")
+        return transcript_of(held.binding, held.reported)
 
     def forget(self, before: int) -> Member:
         """Return the member without any secret of rounds below `before`, for which it answers nothing from now on.
@@ -165,6 +197,28 @@ class Member:
         chains = tuple(later(chain, before - self.round) if chain else b"" for chain in self.chains)
         kept = tuple(held for held in self.held if held.slot.round >= before)
         return replace(self, round=before, chains=chains, held=kept)
+
+    def _closed(self, slot: Slot, digest: bytes, reported: tuple[int, ...]) -> Held:
+        """Return what is held of a slot, for which a sum over the `reported` may be opened as far as this member knows.
+
+        Raises:
+            ReportError: it may not.
+        """
+        held = self._pledged(slot)
+        if digest != self.roster.digest:
+            raise ReportError("the request is about another roster")
+        if not held.cohort:
+            raise ReportError(f"no report of round {slot.round}, attempt {slot.attempt} is masked")
+        ascending(reported, "list of reports")
+        if not set(reported) <= set(held.cohort):
+            raise ReportError("a report is named that is not of the cohort")
+        least = self.roster.terms.least
+        if len(reported) < least:
+            raise ReportError(f"{len(reported)} reports where at least {least} are added up")
+        if held.reported is not None and held.reported != reported:
+            raise ReportError(f"round {slot.round}, attempt {slot.attempt} was signed or answered for other reports")
+        self._refuse_second_sum(slot)
+        return held
 
     def _find(self, slot: Slot) -> Held | None:
         return next((held for held in self.held if held.slot == slot), None)

@@ -18,6 +18,9 @@ MOST_MEMBERS = 1_000
 SEALED = 2 * SECRET + TAG
 """Bytes of two shares under the channel's key."""
 
+SIGNATURE = 64
+"""Bytes of a signature."""
+
 _M = MOST_MEMBERS
 Digest: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Short: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -38,7 +41,7 @@ class Enrolment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     number: Count
     public: Annotated[bytes, Meta(min_length=32, max_length=32)]
     """X25519."""
-    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE, max_length=SIGNATURE)]
     certificate: Annotated[bytes, Meta(max_length=16_384)]
     """PEM."""
 
@@ -74,11 +77,29 @@ class Masked(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     slot: Slot
     number: Count
     binding: Short
-    """Hash of the cohort and the member's pledge, as it sees them."""
+    """Hash of the cohort, the plan, θ and the member's pledge, as it sees them."""
     words: Annotated[bytes, Meta(max_length=8 * MOST_SLOPES)]
     """y_i."""
     witnesses: Annotated[bytes, Meta(max_length=_M * CHECK)]
     """For each other member of the cohort: that the report was masked for this cohort, under their key."""
+
+
+class Closing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Says which reports came, and asks for a signature of it."""
+
+    slot: Slot
+    digest: Digest
+    """Of the roster."""
+    reported: Members
+    """U."""
+
+
+class Consent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A member's signature of what was asked of which cohort, and of whose reports came."""
+
+    slot: Slot
+    number: Count
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE, max_length=SIGNATURE)]
 
 
 class Deposit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -102,6 +123,10 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """U; the others of the cohort are D."""
     deposits: Annotated[tuple[Deposit, ...], Meta(max_length=_M)]
     """Of the cohort's other members, in order."""
+    signers: Members
+    """Members in U that have signed it, ascending."""
+    signatures: Annotated[bytes, Meta(max_length=_M * SIGNATURE)]
+    """Theirs, in order."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -123,6 +148,8 @@ def ascending(members: tuple[int, ...], what: str) -> None:
 
 __all__ = [
     "Answer",
+    "Closing",
+    "Consent",
     "Deposit",
     "Enrolment",
     "Masked",

@@ -13,7 +13,7 @@ from baffle.messages import encode
 from baffle.secure.derive import CHECK, NONCE, TAG, mask_seed, numbers, seal, told
 from baffle.secure.epoch import Random, Roster
 from baffle.secure.messages import SEALED, Pledge, Slot
-from baffle.secure.shamir import SECRET, split
+from baffle.secure.shamir import SECRET, draw, split
 
 SELF, ESCROW = "self", "escrow"
 """The two kinds of secret and of share: b and σ."""
@@ -44,12 +44,13 @@ def make(roster: Roster, number: int, chains: Sequence[bytes], slot: Slot, rando
         number: the member's.
         chains: c_r with every member, at the slot's round.
         slot: what the pledge is for.
-        random: of 16, 16 and 12 bytes.
+        random: of b, σ, a nonce of 12 bytes, and the polynomials of both.
     """
     where = place_of(roster.digest, slot)
-    own, opens, nonce = random(SECRET), random(SECRET), random(NONCE)
+    own, opens, nonce = draw(random), draw(random), random(NONCE)
     threshold, count = roster.terms.threshold, len(roster.members)
-    pairs = list(zip(split(threshold, count, own), split(threshold, count, opens), strict=True))
+    dealt = [split(threshold, count, secret, random) for secret in (own, opens)]
+    pairs = list(zip(*dealt, strict=True))
     hashes = [share_told(where, number, j, pair) for j, pair in zip(roster.members, pairs, strict=True)]
     others = roster.others(number)
     by_number = dict(zip(roster.members, zip(chains, pairs, hashes, strict=True), strict=True))
@@ -153,9 +154,14 @@ def name_of(pledge: Pledge) -> bytes:
     return told("pledge", b"", encode(pledge), 16)
 
 
-def binding_of(digest: bytes, slot: Slot, cohort: tuple[int, ...], bits: int, words: int) -> bytes:
-    """Return 16 bytes that name a cohort of a slot and the form of its reports."""
-    return told("cohort", place_of(digest, slot) + numbers(bits, words), numbers(*cohort), 16)
+def binding_of(digest: bytes, slot: Slot, cohort: tuple[int, ...], bits: int, words: int, subject: bytes) -> bytes:
+    """Return 16 bytes that name a cohort of a slot, the form of its reports and what they are about, 32 bytes."""
+    return told("cohort", place_of(digest, slot) + numbers(bits, words) + subject, numbers(*cohort), 16)
+
+
+def transcript_of(binding: bytes, reported: tuple[int, ...]) -> bytes:
+    """Return 32 bytes that name all of a sum: the cohort, what it was asked, and whose reports came."""
+    return told("transcript", binding, numbers(*reported), 32)
 
 
 def report_binding(binding: bytes, pledge: bytes) -> bytes:

@@ -7,14 +7,14 @@ from functools import lru_cache
 from baffle.messages import encode
 from baffle.packing import packed_size
 from baffle.secure.derive import CHECK, NONCE, TAG
-from baffle.secure.messages import SEALED, Answer, Masked, Pledge, Slot
+from baffle.secure.messages import SEALED, SIGNATURE, Answer, Consent, Masked, Pledge, Slot
 from baffle.secure.ring import Ring
 from baffle.secure.shamir import SECRET
 
 
 @lru_cache(maxsize=1 << 16)
 def upload(slot: Slot, number: int, members: int, ring: Ring, count: int) -> int:
-    """Return the bytes of member `number`'s pledge, masked report and answer.
+    """Return the bytes of member `number`'s pledge, masked report, signature and answer.
 
     Args:
         slot: round and attempt.
@@ -39,4 +39,5 @@ def upload(slot: Slot, number: int, members: int, ring: Ring, count: int) -> int
     )
     masked = Masked(slot, number, short, bytes(packed_size(count, ring.bits)), bytes(others * CHECK))
     answer = Answer(slot, number, (), bytes(members * SECRET))
-    return sum(len(encode(part)) for part in (pledge, masked, answer))
+    consent = Consent(slot, number, bytes(SIGNATURE))
+    return sum(len(encode(part)) for part in (pledge, masked, consent, answer))

@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import IntEnum
 
-from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
+from baffle.engines.network.covert import Confirm, Enrol, Meet, Open, Told, Vow
 from baffle.engines.network.dialogue import CHECK
 from baffle.errors import ReportError
 from baffle.messages import Plan
+from baffle.parameters import Vector
 from baffle.secure import (
     AbandonedError,
     Aggregation,
@@ -25,17 +27,32 @@ from baffle.secure import (
     Terms,
     checked,
     consistent,
+    subject_of,
     usual_threshold,
 )
-from baffle.secure.epoch import LONGEST, refuse_unsigned
+from baffle.secure.epoch import LONGEST, signatory_of
 from baffle.server import Summed, nobody
 
 log = logging.getLogger("baffle")
 
 RESTS = 64
 """Most rounds for which a client that did not enrol is left alone: asking costs the others a deadline."""
-ENROL, PLEDGE, REPORT, ANSWER, DONE = range(5)
-"""What a round waits for, one after another."""
+
+
+class Stage(IntEnum):
+    """What an attempt waits for, one after another."""
+
+    ENROL = 0
+    """Keys for an epoch."""
+    PLEDGE = 1
+    """Secrets for the slot, sealed."""
+    REPORT = 2
+    """Masked reports."""
+    CONFIRM = 3
+    """Signatures of whose reports came."""
+    ANSWER = 4
+    """Shares, which open the sum."""
+    DONE = 5
 
 
 @dataclass(slots=True)
@@ -86,9 +103,11 @@ class Gathering:
     authority: bytes
     asked: tuple[int, ...]
     """Clients of the cohort that may take part."""
+    subject: bytes
+    """Of the plan and θ."""
     liars: set[int] = field(default_factory=set[int])
     """The run's, to which this attempt adds."""
-    stage: int = ENROL
+    stage: Stage = Stage.ENROL
     aggregation: Aggregation | None = None
 
     @property
@@ -98,45 +117,54 @@ class Gathering:
 
     def missing(self) -> list[int]:
         """Return the clients that the stage waits for."""
-        return [number for number in self.asked if self._owes(number)]
+        owing = self._owing()
+        return [number for number in self.asked if number in owing]
+
+    def _owing(self) -> Collection[int]:
+        """Return who has not yet sent what the stage waits for; nobody once there is enough."""
+        match self.stage:
+            case Stage.ENROL:
+                return set(self.asked) - set(self.epoch.enrolments)
+            case Stage.PLEDGE:
+                return set(self.asked) - set(self.epoch.pledges.get(self.slot, {}))
+            case Stage.REPORT:
+                return set(self._sum().cohort).difference(one.number for one in self._sum().reports)
+            case Stage.CONFIRM if not self._sum().agreed:
+                return set(self._sum().reported).difference(one.number for one in self._sum().consents)
+            case Stage.ANSWER if not self._sum().enough:
+                return set(self._sum().reported).difference(one.number for one in self._sum().answers)
+            case _:
+                return ()
 
     def _owes(self, number: int) -> bool:
-        match self.stage:
-            case 0:
-                return number not in self.epoch.enrolments
-            case 1:
-                return number not in self.epoch.pledges.get(self.slot, {})
-            case 2:
-                return number in self._sum().cohort and all(m.number != number for m in self._sum().reports)
-            case 3:
-                answered = any(one.number == number for one in self._sum().answers)
-                return number in self._sum().reported and not answered and not self._sum().enough
-            case _:
-                return False
+        return number in self.asked and number in self._owing()
 
-    def ask(self, number: int, epoch: bytes) -> Enrol | Meet | Vow | Open | tuple[int, ...] | None:
+    def ask(self, number: int, epoch: bytes) -> Enrol | Meet | Vow | Confirm | Open | tuple[int, ...] | None:
         """Return what a client is asked for now; the cohort of masks where that is its report; None is nothing.
 
         Args:
             number: the client's.
             epoch: in which it says it is.
         """
-        if number not in self.asked or not self._owes(number):
+        if not self._owes(number):
             return None
         match self.stage:
-            case 0:
+            case Stage.ENROL:
                 return Enrol(self.epoch.terms)
-            case 1:
+            case Stage.PLEDGE:
                 known = epoch == self.epoch.name
                 return Vow(self.slot) if known else Meet(tuple(self.epoch.enrolments.values()), self.slot)
-            case 2:
+            case Stage.REPORT:
                 return self._sum().cohort
+            case Stage.CONFIRM:
+                return Confirm(self._sum().closing())
             case _:
                 return Open(self._sum().request(number))
 
     def reports(self, number: int, told: Told) -> bool:
         """Return whether what a client says has the report that this attempt waits for: not one that comes again."""
-        return told.masked is not None and self.stage == REPORT and told.masked.slot == self.slot and self._owes(number)
+        masked = told.masked
+        return masked is not None and self.stage == Stage.REPORT and masked.slot == self.slot and self._owes(number)
 
     def take(self, number: int, told: Told) -> None:
         """Take what a client says.
@@ -145,18 +173,23 @@ class Gathering:
             ForgeryError: it contradicts what a client has said before; names it.
             ReportError: it does not belong here.
         """
-        parts = [part for part in (told.enrolment, told.pledge, told.masked, told.answer) if part is not None]
-        if any(part.number != number for part in parts):
+        parts = told.enrolment, told.pledge, told.masked, told.consent, told.answer
+        if any(part is not None and part.number != number for part in parts):
             raise ReportError(f"client {number} speaks for another in secure sums")
-        if told.enrolment is not None and self.stage == ENROL and number in self.asked:
-            refuse_unsigned(self.epoch.terms, told.enrolment, self.authority, datetime.now(UTC))
+        if told.enrolment is not None and self.stage == Stage.ENROL and number in self.asked:
+            signatory_of(self.epoch.terms, told.enrolment, self.authority, datetime.now(UTC))
             self.epoch.enrolments[number] = told.enrolment
-        if told.pledge is not None and (self.stage == PLEDGE or told.pledge.slot.round > self.plan.round):
+        if told.pledge is not None and (self.stage == Stage.PLEDGE or told.pledge.slot.round > self.plan.round):
             self.epoch.pledge(told.pledge)
         if told.masked is not None and self.reports(number, told):
             self.aggregation = self._sum().report(told.masked)
-        if told.answer is not None and self.stage == ANSWER and told.answer.slot == self.slot and self._owes(number):
+        if told.consent is not None and self._awaits(Stage.CONFIRM, told.consent.slot, number):
+            self.aggregation = self._sum().consent(told.consent)
+        if told.answer is not None and self._awaits(Stage.ANSWER, told.answer.slot, number):
             self._answered(told.answer)
+
+    def _awaits(self, stage: Stage, slot: Slot, number: int) -> bool:
+        return self.stage == stage and slot == self.slot and self._owes(number)
 
     def next(self) -> None:
         """Go to the next stage with what has come.
@@ -166,16 +199,19 @@ class Gathering:
             ReportError: what has come does not go together.
         """
         match self.stage:
-            case 0:
+            case Stage.ENROL:
                 self.epoch.roster = self._roster()
-            case 1:
+            case Stage.PLEDGE:
                 self.aggregation = self._pledged()
-            case 2:
+            case Stage.REPORT:
                 self.aggregation = self._sum().close()
+            case Stage.CONFIRM:
+                if not self._sum().agreed:
+                    raise AbandonedError(f"{len(self._sum().consents)} signatures of whose reports came are too few")
             case _:
                 if not self._sum().enough:
                     raise AbandonedError(f"{len(self._sum().answers)} answers are too few to open the sum")
-        self.stage += 1
+        self.stage = Stage(self.stage + 1)
 
     def summed(self) -> Summed:
         """Return the sum; takes a while.
@@ -213,7 +249,7 @@ class Gathering:
         if len(cohort) < roster.terms.least:
             raise AbandonedError(f"{len(cohort)} clients have pledged for round {self.plan.round}")
         pledges = [made[number] for number in cohort]
-        return Aggregation.of(roster, self.slot, Ring.of(self.plan), self.plan.words + 1, pledges)
+        return Aggregation.of(roster, self.slot, Ring.of(self.plan), self.plan.words + 1, self.subject, pledges)
 
     def _sum(self) -> Aggregation:
         if self.aggregation is None:
@@ -234,21 +270,22 @@ class Convener:
     absent: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
     """Clients that did not enrol: how often, and until which round they are left alone."""
 
-    def begin(self, plan: Plan, epochs: Mapping[int, bytes]) -> Gathering:
+    def begin(self, plan: Plan, parameters: Vector, epochs: Mapping[int, bytes]) -> Gathering:
         """Return an attempt that begins, in a new epoch if need be.
 
         Args:
             plan: what is asked.
+            parameters: θ [n], at which it is asked.
             epochs: in which epoch each client says it is.
         """
-        asked = self._asked(plan)
+        asked, subject = self._asked(plan), subject_of(plan, parameters)
         epoch, without = self.epoch, set(plan.cohort) - set(asked)
         if epoch is None or not epoch.serves(plan, epochs, without):
             threshold, minimum = usual_threshold(len(asked)), max(2, plan.quorum)
             terms = Terms(self.run, secrets.randbits(62), plan.round, threshold, minimum)
             self.epoch = epoch = Epoch(terms, asked)
-            return Gathering(plan, epoch, self.authority, asked, self.liars)
-        return Gathering(plan, epoch, self.authority, asked, self.liars, PLEDGE)
+            return Gathering(plan, epoch, self.authority, asked, subject, self.liars)
+        return Gathering(plan, epoch, self.authority, asked, subject, self.liars, Stage.PLEDGE)
 
     def _asked(self, plan: Plan) -> tuple[int, ...]:
         """Return the clients of the cohort that may take part: without those that rest, where the others are enough."""
@@ -270,6 +307,9 @@ class Convener:
     def abandoned(self, gathering: Gathering, error: ReportError) -> Summed:
         """Return what becomes of an attempt that can't be finished, and keep away from those who have lied."""
         log.warning("round %d, attempt %d: %s", gathering.plan.round, gathering.plan.attempt, error)
+        if gathering.stage >= Stage.CONFIRM:
+            # Whoever has signed has no part in another sum of this round in this epoch.
+            self.epoch = None
         if isinstance(error, ForgeryError):
             self.liars.update(error.members)
             return nobody(tuple((number, str(error)) for number in error.members))

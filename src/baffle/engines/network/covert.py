@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from baffle.secure.epoch import Terms
-from baffle.secure.messages import MOST_MEMBERS, Answer, Enrolment, Masked, Pledge, Request, Slot
+from baffle.secure.messages import MOST_MEMBERS, Answer, Closing, Consent, Enrolment, Masked, Pledge, Request, Slot
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -18,6 +18,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     pledge: Pledge | None = None
     masked: Masked | None = None
     answer: Answer | None = None
+    consent: Consent | None = None
 
 
 class Enrol(msgspec.Struct, frozen=True, array_like=True, tag="enrol"):
@@ -37,6 +38,12 @@ class Vow(msgspec.Struct, frozen=True, array_like=True, tag="vow"):
     """Asks for a pledge."""
 
     slot: Slot
+
+
+class Confirm(msgspec.Struct, frozen=True, array_like=True, tag="confirm"):
+    """Says whose reports came, and asks for a signature of it."""
+
+    closing: Closing
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True, tag="open"):

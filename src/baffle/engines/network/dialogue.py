@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
+from baffle.engines.network.covert import Confirm, Enrol, Meet, Open, Told, Vow
 from baffle.errors import ReportError
 from baffle.messages import Aggregate, Count, Number, encode
 
@@ -205,6 +205,7 @@ Reply: TypeAlias = (
     | Enrol
     | Meet
     | Vow
+    | Confirm
     | Open
 )
 

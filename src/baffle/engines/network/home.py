@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from baffle.errors import BaffleError, LedgerError, SettingsError
+from baffle.engines.network.commitments import Commitments
+from baffle.errors import BaffleError, LedgerError, ReportError, SettingsError
 from baffle.header import Header
 from baffle.keys import BYTES, Key
 from baffle.messages import decode
@@ -20,6 +21,7 @@ from baffle.snapshots import read_snapshot, snapshots, write_atomically, write_s
 
 _PRIVATE = "private"
 _HEADER = "header"
+_COMMITMENTS = "commitments"
 
 log = logging.getLogger("baffle")
 
@@ -98,6 +100,34 @@ class Home:
         finally:
             os.umask(old)
 
+    def commitments(self, run: str) -> Commitments:
+        """Return what this client has given away of a run; nothing, where no file was ever written.
+
+        Raises:
+            SettingsError: the file can't be read, or is not what was written.
+        """
+        path = self.folder / run / _COMMITMENTS
+        try:
+            return Commitments.restored(path.read_bytes())
+        except FileNotFoundError:
+            return Commitments()
+        except OSError as error:
+            raise SettingsError("state", str(path), f"can't be read: {error.strerror}") from None
+        except ReportError as error:
+            rule = f"{error}: without it this client could be made to give a report away twice; end its part in the run"
+            raise SettingsError("state", str(path), rule) from None
+
+    def commit(self, run: str, value: Commitments) -> None:
+        """Keep what this client gives away of a run; it is on the disk when this returns.
+
+        Raises:
+            ReportError: the disk refuses it.
+        """
+        try:
+            _write_durably(self.folder / run / _COMMITMENTS, value.stored())
+        except OSError as error:
+            raise ReportError(f"what this client gives away can't be kept first: {error.strerror}") from None
+
     def state(self, run: str, header: Header) -> State | None:
         """Return the newest good state of a run."""
         for path in snapshots(self.folder / run):
@@ -138,3 +168,20 @@ class Home:
         """Drop the states of a run."""
         for path in snapshots(self.folder / run):
             path.unlink()
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    """Put secret `data` at `path`, the old content or the new, such that a power failure afterwards can't undo it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    for folder in (path.parent, path.parent.parent):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from baffle.engines.network.convener import DONE, Convener
+from baffle.engines.network.convener import Convener, Stage
 from baffle.engines.network.desk import Desk, send
 from baffle.engines.network.dialogue import (
     PARK,
@@ -186,13 +186,12 @@ class Hub:
         Raises:
             SettingsError: the round's slopes do not fit a message.
         """
-        del parameters
         self._refuse_large(plan)
         run = self._served()
         cohort = bitmap(plan.cohort, run.header.federation.clients)
         opening = Opening(plan, cohort, check_of(encode(plan)))
         if run.header.federation.secure:
-            return self._summed(run, opening)
+            return self._summed(run, opening, parameters)
         self._call(run, opening)
         with self._changed:
             run.opening = None
@@ -212,14 +211,14 @@ class Hub:
             while not self._settled(opening, until):
                 self._changed.wait(min(0.2, max(0.0, until - time.monotonic())))
 
-    def _summed(self, run: Served, opening: Opening) -> Summed:
+    def _summed(self, run: Served, opening: Opening, parameters: Vector) -> Summed:
         """Return the cohort's sum, stage by stage, or nobody's."""
         with self._changed:
             convener = self._convener = self._convener or self._convenes(run)
             epochs = {number: entry.epoch for number, entry in self.roster.entries.items()}
-            opening.secure = gathering = convener.begin(opening.plan, epochs)
+            opening.secure = gathering = convener.begin(opening.plan, parameters, epochs)
         try:
-            while gathering.stage < DONE:
+            while gathering.stage < Stage.DONE:
                 self._call(run, opening)
                 with self._changed:
                     self._tell_missing(opening)

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from baffle import __version__
 from baffle.client import Client, Contribution, answer, contributions
 from baffle.engines.network.channel import Channel, RefusedError
-from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
+from baffle.engines.network.covert import Confirm, Enrol, Meet, Open, Told, Vow
 from baffle.engines.network.dialogue import (
     Begin,
     Call,
@@ -68,6 +68,8 @@ class Equipment:
     """Of batches and rounding."""
     randomness: Callable[[int], bytes] = secrets.token_bytes
     """Of noise that protects."""
+    reproducible: bool = False
+    """Whether `private` is used as it is, so that sums are those of a simulation: for tests and research."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class Member:
     def _heed(self, reply: Reply) -> bool:
         """Do what the server says; return whether the run is over."""
         try:
-            if isinstance(reply, Enrol | Meet | Vow | Open):
+            if isinstance(reply, Enrol | Meet | Vow | Confirm | Open):
                 self._take_part(reply)
             elif isinstance(reply, Done):
                 return self._end(reply)
@@ -266,7 +268,7 @@ class Member:
         self._spent = round(1000 * (time.monotonic() - began))
         self._answered += 1
 
-    def _take_part(self, reply: Enrol | Meet | Vow | Open) -> None:
+    def _take_part(self, reply: Enrol | Meet | Vow | Confirm | Open) -> None:
         """Do what a secure sum needs."""
         masker = self._masker()
         try:
@@ -277,6 +279,8 @@ class Member:
                     self._told = masker.meet(reply)
                 case Vow():
                     self._told = masker.pledge(reply.slot)
+                case Confirm():
+                    self._told = masker.confirm(reply)
                 case Open():
                     self._told = masker.open(reply.request)
         except ReportError as error:
@@ -285,16 +289,18 @@ class Member:
     def _masked(self, plan: Plan, cohort: bytes) -> None:
         """Mask this client's part of a round."""
         header, state = self.standing.held()
-        began = time.monotonic()
+        masker, began = self._masker(), time.monotonic()
 
         def contribution() -> Contribution:
             own, made = self._client(header), self._own()
+            if not made.reproducible:
+                own = replace(own, private=masker.folded(own.private))
             self._answered += 1
             return contributions(plan, state.parameters, [own], made.runtime, self.standing.kernels)[0]
 
         try:
             numbers = tuple(numbers_of(cohort, header.federation.clients))
-            self._told = self._masker().mask(plan, numbers, contribution)
+            self._told = masker.mask(plan, state.parameters, numbers, contribution)
         except ReportError as error:
             raise SecureError(str(error)) from None
         self._spent = round(1000 * (time.monotonic() - began))
@@ -302,6 +308,7 @@ class Member:
     def _masker(self) -> Masker:
         if self.masker is None:
             raise RefusedError("sums are secure here, and need keys: `baffle keys client` makes them")
+        self.masker.enter(self.standing.run)
         return self.masker
 
     def _client(self, header: Header) -> Client:
