@@ -69,14 +69,14 @@ class GroupTesting:
     @property
     def common(self) -> Members:
         """Return the members of all spoilt sums: one of them lies, if it is one that lies."""
-        return frozenset.intersection(*self.spoilt) if self.spoilt else frozenset()
+        return self.spoilt[0].intersection(*self.spoilt) if self.spoilt else frozenset()
 
     @property
     def suspects(self) -> Members:
         """Return those who may lie, and are not named."""
         if not self.spoilt:
             return frozenset()
-        return frozenset.union(*self.spoilt) - self.cleared if self.several else self.common
+        return self.spoilt[0].union(*self.spoilt) - self.cleared if self.several else self.common
 
     def after_sound(self, members: Iterable[int]) -> GroupTesting:
         """Return what is known after a sum of these members kept the rules."""
@@ -111,6 +111,18 @@ class GroupTesting:
             return frozenset()
         return self._among_several(there, room) if self.several else self._of_one(there, room)
 
+    def spread(self, asked: Collection[int], count: int, *path: int) -> tuple[Members, ...]:
+        """Return those asked in so many groups that are summed each by itself: of nearly one size, suspects apart.
+
+        Args:
+            asked: members that can be in a sum, without those found.
+            count: of groups, 1 to as many as are asked.
+            path: names this drawing; another has other groups.
+        """
+        key, suspects = self.key.fold("groups", *path), self.suspects
+        order = sorted(asked, key=lambda number: (number not in suspects, key.fold(number).secret))
+        return tuple(frozenset(order[first::count]) for first in range(count))
+
     def _of_one(self, there: Members, room: int) -> Members:
         common = self.common
         suspects = common & there
@@ -144,7 +156,7 @@ class GroupTesting:
 
     def _judged(self) -> GroupTesting:
         """Return the state with those named whom the sums convict."""
-        liar = next((number for number in self._convicted() if number is not None), None)
+        liar = next(iter(self._convicted()), None)
         if liar is None:
             return self
         left = tuple(one for one in self.spoilt if liar not in one)

@@ -1,0 +1,145 @@
+"""Clients whose masked reports are no reports: they are named, rounds go on, and no budget is spent for nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from federation import simulation
+from networked import Net, hub_of
+
+pytest.importorskip("Crypto")
+
+from baffle.budget import Target
+from baffle.engines.network.masker import Masker
+from baffle.engines.network.roster import Roster
+from baffle.engines.suspicion import LEFT, NAMED, SPOILT
+from baffle.errors import StoppedError
+from baffle.messages import Round
+from baffle.secure import Ring
+from networked_secure import authority, check, ended, keyed, odd, records, secured
+
+Words = Callable[[Ring, np.ndarray], np.ndarray]
+
+
+def false(words: Words) -> type[Masker]:
+    """Return a client that sends other words than it has masked."""
+
+    def mask(self: Masker, plan: Any, *rest: Any) -> Any:
+        told, ring = Masker.mask(self, plan, *rest), Ring.of(plan)
+        masked = told.masked
+        packed = ring.pack(words(ring, ring.unpack(masked.words, plan.words + 1)))
+        return msgspec.structs.replace(told, masked=msgspec.structs.replace(masked, words=packed))
+
+    return odd(mask=mask)
+
+
+def random_words(ring: Ring, words: np.ndarray) -> np.ndarray:
+    drawn = np.frombuffer(secrets.token_bytes(8 * words.size), np.uint64) & ((1 << ring.bits) - 1)
+    return drawn.astype(ring.word)
+
+
+def with_liars(found: Net, *liars: int, words: Words = random_words) -> None:
+    for number in range(len(found.made.shares)):
+        found.start(number, **keyed(number, false(words) if number in liars else Masker), patience=1.0)
+
+
+def failed(told: list[Round]) -> list[Round]:
+    return [record for record in told if record.aggregate is None]
+
+
+def named(told: list[Round]) -> dict[int, int]:
+    """Return the place of the record in which each client is named."""
+    return {n: place for place, record in enumerate(told) for n, why in record.left_out if why == NAMED}
+
+
+def test_one_that_sends_random_words_is_named_and_rounds_go_on(tmp_path, caplog) -> None:
+    made = simulation(sizes=(12,) * 5, secure="masks")
+    with secured(made, tmp_path, settle=0.3) as found:
+        with_liars(found, 3)
+        result = found.serve(4)
+        ended(found, result.digest)
+        assert found.entry(3)["last_refusal"] == NAMED
+        assert [found.entry(number)["refused"] for number in (0, 1, 2, 4)] == [0] * 4
+    told = records(tmp_path / "run")
+    assert len(failed(told)) <= 6  # 1 + n/a + log a, one of five being left out at a time
+    assert list(named(told)) == [3]
+    at = named(told)[3]
+    assert all(record.plan.cohort == record.answered == (0, 1, 2, 4) for record in told[at + 1 :])
+    assert told[0].left_out == tuple((number, SPOILT) for number in range(5))
+    assert [why for _, why in told[1].left_out].count(LEFT) == 1
+    assert f"client 3: {NAMED}" in caplog.text
+    for record in told:
+        check(made, tmp_path / "run", record) if record.aggregate is not None else None
+
+
+def test_two_liars_of_nine_are_named_both(tmp_path) -> None:
+    made = simulation(sizes=(12,) * 9, secure="masks")
+    with secured(made, tmp_path, settle=0.3) as found:
+        with_liars(found, 2, 7)
+        result = found.serve(6)
+        ended(found, result.digest)
+    told = records(tmp_path / "run")
+    assert set(named(told)) == {2, 7}
+    assert len(failed(told)) <= 4 + 9 + 36 + 8  # tests/secure/test_group_testing.py
+    assert told[-1].answered == (0, 1, 3, 4, 5, 6, 8)
+
+
+def test_who_was_named_is_not_asked_by_a_server_that_is_started_again(tmp_path) -> None:
+    made = simulation(sizes=(12,) * 4, secure="masks")
+    with secured(made, tmp_path, settle=0.3, park=0.3) as found:
+        with_liars(found, 1)
+        found.serve(2, linger=0.0)
+        found.hub.close()
+        before = len(records(tmp_path / "run"))
+        found.hub = hub_of(made, settle=0.3, park=0.3, roster=Roster(4, authority().certificate))
+        found.hub.__enter__()
+        for number in (0, 2, 3):
+            found.start(number, **keyed(number), home=found.machines[number].member.standing.home)
+        found.serve(3)
+    told = records(tmp_path / "run")
+    assert named(told[:before]) == named(told)
+    assert [record.answered for record in told[before:]] == [(0, 2, 3)]
+
+
+def test_where_nobody_can_be_left_out_the_run_stops_and_says_why(tmp_path) -> None:
+    made = simulation(secure="masks", quorum=1.0)
+    stopped = pytest.raises(
+        StoppedError, match="one of clients 0, 1, 2 sends what no report can be, and which one can't"
+    )
+    with secured(made, tmp_path, settle=0.3) as found:
+        with_liars(found, 1)
+        with stopped:
+            found.serve(2)
+    told = records(tmp_path / "run")
+    assert [record.aggregate for record in told] == [None] * 3
+    assert named(told) == {}
+
+
+def test_a_private_run_stops_after_two_spoilt_sums_and_goes_on_without_the_liar(tmp_path) -> None:
+    pytest.importorskip("dp_accounting")
+    target = Target(mechanism="shares", epsilon=4.0, rounds=20)
+    made = simulation(sizes=(12,) * 5, secure="masks", weight="equal", privacy=target)
+    stopped = pytest.raises(StoppedError, match="would spend everybody's privacy budget")
+    with secured(made, tmp_path, settle=0.3, park=0.3) as found:
+        with_liars(found, 3)
+        with stopped:
+            found.serve(3)
+        told = records(tmp_path / "run")
+        assert [record.aggregate for record in told] == [None, None]
+        assert told[-1].epsilon < 2.0
+        with stopped:  # as a service manager would: nothing more is asked
+            found.serve(3)
+        assert records(tmp_path / "run") == told
+        found.hub.close()
+        found.hub = hub_of(made, settle=0.3, park=0.3, roster=Roster(5, authority().certificate, admitted=(0, 1, 2, 4)))
+        found.hub.__enter__()
+        result = found.serve(3, least=4)
+        ended(found, result.digest, 0, 1, 2, 4)
+    told = records(tmp_path / "run")
+    assert [record.answered for record in told[2:]] == [(0, 1, 2, 4)] * 3
