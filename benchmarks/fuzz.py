@@ -48,8 +48,6 @@ def one(target: str, seconds: int) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     with atheris.instrument_imports(include=["baffle"]):
         fuzzing = importlib.import_module("fuzzing")
-    # Shares are the same in every process, so that an input that was kept does again what it did.
-    importlib.import_module("Crypto.Protocol.SecretSharing").rng = importlib.import_module("secured").drawn(5)
     kept = KEPT / target
     kept.mkdir(parents=True, exist_ok=True)
     options = [

@@ -177,7 +177,6 @@ class Simulation:
             case "ideal":
                 return Trusted(*common)
             case "masks":
-                extras.require("Crypto", "secure")
                 from baffle.engines.masked import Masked
 
                 return Masked(*common, self.sum_size, self.minimum)

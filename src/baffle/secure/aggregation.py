@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ from baffle.secure.messages import (
     ascending,
 )
 from baffle.secure.pledge import binding_of, checked, name_of, report_binding, transcript_of
-from baffle.secure.recovery import Answers, recovered, refuse_forged
+from baffle.secure.recovery import recovered, refuse_forged
 from baffle.secure.refusals import AbandonedError
 from baffle.secure.ring import Ring, Words
 from baffle.secure.shamir import SECRET
@@ -164,29 +165,31 @@ class Aggregation:
         if not self.agreed:
             raise ReportError(f"{len(self.consents)} signatures where {self.roster.terms.threshold} are needed")
         signed = sorted(self.consents, key=lambda one: one.number)[: self.roster.terms.threshold]
-        place, rank = self.roster.place(holder), self.cohort.index(holder)
-        # A list of an owner's peers lacks the owner.
-        witnesses = {
-            masked.number: _piece(masked.witnesses, CHECK, rank - (masked.number < holder)) for masked in self.reports
-        }
-        deposits = tuple(
-            Deposit(
-                pledge.nonce,
-                _piece(pledge.sealed, SEALED, place - (pledge.number < holder)),
-                _piece(pledge.shares_told, 2 * CHECK, place),
-                witnesses.get(pledge.number, b""),
-            )
-            for pledge in self.pledges
-            if pledge.number != holder
-        )
         return Request(
             self.slot,
             self.roster.digest,
             self.cohort,
             self.reported,
-            deposits,
+            self._deposits(holder),
             tuple(one.number for one in signed),
             b"".join(one.signature for one in signed),
+        )
+
+    def _deposits(self, holder: int) -> tuple[Deposit, ...]:
+        """Return what the cohort's other members have left for a holder."""
+        # A list of an owner's peers lacks the owner: the holder stands one place further on for owners behind it.
+        rank, place = CHECK * self.cohort.index(holder), self.roster.place(holder)
+        told, sealed = slice(2 * CHECK * place, 2 * CHECK * (place + 1)), SEALED * place
+        witnesses = {
+            masked.number: masked.witnesses[at : at + CHECK]
+            for masked in self.reports
+            for at in [rank - CHECK * (masked.number < holder)]
+        }
+        return tuple(
+            Deposit(pledge.nonce, pledge.sealed[at : at + SEALED], pledge.shares_told[told], witnesses.get(i, b""))
+            for pledge in self.pledges
+            if (i := pledge.number) != holder
+            for at in [sealed - SEALED * (i < holder)]
         )
 
     def answer(self, answer: Answer) -> Aggregation:
@@ -229,8 +232,9 @@ class Aggregation:
     @property
     def enough(self) -> bool:
         """Whether the answers tell every secret that the sum needs."""
-        held = Answers.of(self.cohort, self.answers)
-        return bool(self.reported) and all(len(held.holders(i)) >= self.roster.terms.threshold for i in self.cohort)
+        withheld = Counter(i for answer in self.answers for i in answer.unreadable)
+        most = max(withheld.values(), default=0)
+        return bool(self.reported) and len(self.answers) - most >= self.roster.terms.threshold
 
     def sums(self) -> Sums:
         """Return the sums over U, exact.
@@ -277,10 +281,6 @@ class Aggregation:
             if pledge.number == member:
                 return pledge
         raise ReportError(f"client {member} is not in the cohort")
-
-
-def _piece(data: bytes, size: int, at: int) -> bytes:
-    return data[at * size : (at + 1) * size]
 
 
 __all__ = ["Aggregation", "Sums"]

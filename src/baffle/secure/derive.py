@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import struct
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -20,6 +22,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from baffle.errors import ReportError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash  # pyright: ignore[reportPrivateUsage]
 
 NONCE = 12
 """Bytes of a nonce of AES-GCM."""
@@ -34,7 +39,7 @@ _LABEL = b"baffle-secure-2\0"
 
 def numbers(*values: int) -> bytes:
     """Return numbers below 2⁶⁴, 8 bytes each: no two lists of one length have equal bytes."""
-    return b"".join(value.to_bytes(8, "big") for value in values)
+    return struct.pack(f">{len(values)}Q", *values)
 
 
 def pair(private: X25519PrivateKey, public: bytes, context: bytes, own: int, other: int) -> bytes:
@@ -83,7 +88,14 @@ def unseal(chain: bytes, sender: int, receiver: int, nonce: bytes, sealed: bytes
 
 def told(kind: str, where: bytes, value: bytes, length: int) -> bytes:
     """Return a hash of a `value`, which tells it to nobody where it is 16 random bytes; `where` has a fixed length."""
-    return hashlib.sha256(_LABEL + kind.encode() + b"\0" + where + value).digest()[:length]
+    hashing = begun(kind, where)
+    hashing.update(value)
+    return hashing.digest()[:length]
+
+
+def begun(kind: str, where: bytes) -> Hash:
+    """Return the hash of `told` before it has the value, to be copied where there are many."""
+    return hashlib.sha256(_LABEL + kind.encode() + b"\0" + where)
 
 
 def _channel(chain: bytes, sender: int, receiver: int) -> bytes:
@@ -95,4 +107,17 @@ def _expand(chain: bytes, label: bytes, rest: bytes, length: int) -> bytes:
     return hmac.digest(chain, _LABEL + label + b"\0" + rest + b"\1", "sha256")[:length]
 
 
-__all__ = ["CHECK", "NONCE", "TAG", "later", "mask_seed", "numbers", "pair", "seal", "told", "unseal", "witness"]
+__all__ = [
+    "CHECK",
+    "NONCE",
+    "TAG",
+    "begun",
+    "later",
+    "mask_seed",
+    "numbers",
+    "pair",
+    "seal",
+    "told",
+    "unseal",
+    "witness",
+]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from baffle.errors import ReportError
 from baffle.messages import encode
-from baffle.secure.derive import CHECK, NONCE, TAG, mask_seed, numbers, seal, told
+from baffle.secure.derive import CHECK, NONCE, TAG, begun, mask_seed, numbers, seal, told
 from baffle.secure.epoch import Random, Roster
 from baffle.secure.messages import SEALED, Pledge, Slot
 from baffle.secure.shamir import SECRET, draw, split
@@ -101,8 +102,13 @@ def consistent(roster: Roster, pledges: Mapping[int, Pledge]) -> tuple[tuple[int
         roster: the epoch's.
         pledges: of one slot, checked, by member.
     """
-    hashes = {i: dict(zip(roster.others(i), cut(p.seeds_told, CHECK), strict=True)) for i, p in pledges.items()}
-    disputes = [(i, j) for i in hashes for j in hashes if i < j and hashes[i][j] != hashes[j][i]]
+    members = sorted(pledges)
+    places = [roster.place(i) for i in members]
+    told = np.zeros((len(members), len(roster.members)), np.uint64)
+    for row, (i, place) in enumerate(zip(members, places, strict=True)):
+        told[row, np.arange(told.shape[1]) != place] = np.frombuffer(pledges[i].seeds_told, np.uint64)
+    told = told[:, places]
+    disputes = [(members[a], members[b]) for a, b in np.argwhere(told != told.T).tolist() if a < b]
     left, open_ = set(pledges), list(disputes)
     while open_:
         worst = max(left, key=lambda i: (sum(i in pair for pair in open_), i))
@@ -140,8 +146,20 @@ def secret_told(kind: str, where: bytes, owner: int, secret: bytes) -> bytes:
 
 def share_told(where: bytes, owner: int, holder: int, shares: Sequence[bytes]) -> bytes:
     """Return the hashes of a holder's shares of b and σ, 8 bytes each."""
-    at = where + numbers(owner, holder)
-    return told(SELF + " share", at, shares[0], CHECK) + told(ESCROW + " share", at, shares[1], CHECK)
+    check = share_check(where)
+    return check(SELF, owner, holder, shares[0]) + check(ESCROW, owner, holder, shares[1])
+
+
+def share_check(where: bytes) -> Callable[[str, int, int, bytes], bytes]:
+    """Return what tells the hash of a share, 8 bytes, from its kind, owner, holder and value: n² of them a slot."""
+    hashes = {kind: begun(kind + " share", where) for kind in (SELF, ESCROW)}
+
+    def check(kind: str, owner: int, holder: int, share: bytes) -> bytes:
+        hashing = hashes[kind].copy()
+        hashing.update(numbers(owner, holder) + share)
+        return hashing.digest()[:CHECK]
+
+    return check
 
 
 def seed_told(where: bytes, one: int, other: int, seed: bytes) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from baffle.secure.derive import CHECK
 from baffle.secure.epoch import Roster
 from baffle.secure.messages import Answer, Pledge
-from baffle.secure.pledge import ESCROW, SELF, cut, opened, place_of, secret_told, share_told
+from baffle.secure.pledge import ESCROW, SELF, cut, opened, place_of, secret_told, share_check
 from baffle.secure.refusals import ForgeryError
 from baffle.secure.shamir import SECRET, Combiner
 
@@ -44,18 +44,15 @@ def refuse_forged(roster: Roster, pledges: Sequence[Pledge], reported: Sequence[
 
     An honest holder has compared the two itself and complained, so whoever sends such a share lies.
     """
-    place, digest = roster.place(answer.number), roster.digest
-    for (i, share), pledge in zip(
-        shares_in([one.number for one in pledges], answer),
-        [one for one in pledges if one.number not in answer.unreadable],
-        strict=True,
-    ):
-        where = place_of(digest, pledge.slot)
-        at = 2 * place + (i not in reported)
-        if (
-            cut(share_told(where, i, answer.number, (share, share)), CHECK)[at % 2]
-            != pledge.shares_told[at * CHECK : (at + 1) * CHECK]
-        ):
+    first = 2 * CHECK * roster.place(answer.number)
+    check = share_check(place_of(roster.digest, answer.slot))
+    shares, came = dict(shares_in([one.number for one in pledges], answer)), set(reported)
+    for pledge in pledges:
+        i = pledge.number
+        if i not in shares:
+            continue
+        kind, at = (SELF, first) if i in came else (ESCROW, first + CHECK)
+        if check(kind, i, answer.number, shares[i]) != pledge.shares_told[at : at + CHECK]:
             raise ForgeryError([answer.number], f"a share of the secret of member {i} is forged")
 
 

@@ -173,13 +173,14 @@ class Home:
 def _write_durably(path: Path, data: bytes) -> None:
     """Put secret `data` at `path`, the old content or the new, such that a power failure afterwards can't undo it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    folders = (path.parent,) if path.exists() else (path.parent, path.parent.parent)
     temporary = path.with_name(path.name + ".part")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    for folder in (path.parent, path.parent.parent):
+    for folder in folders:
         opened = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(opened)

@@ -17,7 +17,7 @@ from baffle.errors import ReportError
 from baffle.keys import Key
 from baffle.messages import Plan
 from baffle.parameters import Vector
-from baffle.secure import Candidate, Masked, Member, Pledge, Request, Ring, Roster, Slot, subject_of
+from baffle.secure import Candidate, Masked, Member, Pledge, Request, Ring, Roster, Slot, subject_of, usual_threshold
 
 log = logging.getLogger("baffle")
 
@@ -76,7 +76,8 @@ class Masker:
         """Return a pledge in a new epoch.
 
         Raises:
-            ReportError: a member's key is not under its signature, or the epoch is not what this client enrolled for.
+            ReportError: a member's key is not under its signature, the epoch is not what this client enrolled for, or
+                fewer than two thirds of its members could open a sum.
         """
         candidate = self._candidate
         if candidate is None:
@@ -84,6 +85,11 @@ class Masker:
                 return self.pledge(met.slot)
             raise ReportError("an epoch begins for which no key was asked")
         roster = Roster.of(candidate.terms, met.enrolments, self.authority, datetime.now(UTC))
+        needed, members = usual_threshold(len(roster.members)), len(roster.members)
+        if roster.terms.threshold < needed:
+            # Else a server that lies could choose half, and play two halves against each other with one colluder.
+            told = f"{roster.terms.threshold} of {members} members could open a sum"
+            raise ReportError(f"{told}, and no fewer than {needed} are admitted")
         self._member = Member.of(candidate, roster)
         self._candidate = None
         self._pledges, self._masked = {}, {}
