@@ -24,6 +24,7 @@ from baffle.messages import Round
 from baffle.secure import Ring
 from networked_secure import authority, check, ended, keyed, odd, records, secured
 
+QUICK = {"settle": 0.3, "park": 0.3}
 Words = Callable[[Ring, np.ndarray], np.ndarray]
 
 
@@ -60,7 +61,7 @@ def named(told: list[Round]) -> dict[int, int]:
 
 def test_one_that_sends_random_words_is_named_and_rounds_go_on(tmp_path, caplog) -> None:
     made = simulation(sizes=(12,) * 5, secure="masks")
-    with secured(made, tmp_path, settle=0.3) as found:
+    with secured(made, tmp_path, **QUICK) as found:
         with_liars(found, 3)
         result = found.serve(4)
         ended(found, result.digest)
@@ -80,24 +81,25 @@ def test_one_that_sends_random_words_is_named_and_rounds_go_on(tmp_path, caplog)
 
 def test_two_liars_of_nine_are_named_both(tmp_path) -> None:
     made = simulation(sizes=(12,) * 9, secure="masks")
-    with secured(made, tmp_path, settle=0.3) as found:
+    with secured(made, tmp_path, **QUICK) as found:
         with_liars(found, 2, 7)
         result = found.serve(6)
         ended(found, result.digest)
     told = records(tmp_path / "run")
     assert set(named(told)) == {2, 7}
     assert len(failed(told)) <= 4 + 9 + 36 + 8  # tests/secure/test_group_testing.py
-    assert told[-1].answered == (0, 1, 3, 4, 5, 6, 8)
+    last = max(named(told).values())
+    assert {number for record in told[last + 1 :] for number in record.answered} == {0, 1, 3, 4, 5, 6, 8}
 
 
 def test_who_was_named_is_not_asked_by_a_server_that_is_started_again(tmp_path) -> None:
     made = simulation(sizes=(12,) * 4, secure="masks")
-    with secured(made, tmp_path, settle=0.3, park=0.3) as found:
+    with secured(made, tmp_path, **QUICK) as found:
         with_liars(found, 1)
         found.serve(2, linger=0.0)
         found.hub.close()
         before = len(records(tmp_path / "run"))
-        found.hub = hub_of(made, settle=0.3, park=0.3, roster=Roster(4, authority().certificate))
+        found.hub = hub_of(made, **QUICK, roster=Roster(4, authority().certificate))
         found.hub.__enter__()
         for number in (0, 2, 3):
             found.start(number, **keyed(number), home=found.machines[number].member.standing.home)
@@ -112,7 +114,7 @@ def test_where_nobody_can_be_left_out_the_run_stops_and_says_why(tmp_path) -> No
     stopped = pytest.raises(
         StoppedError, match="one of clients 0, 1, 2 sends what no report can be, and which one can't"
     )
-    with secured(made, tmp_path, settle=0.3) as found:
+    with secured(made, tmp_path, **QUICK) as found:
         with_liars(found, 1)
         with stopped:
             found.serve(2)
@@ -126,7 +128,7 @@ def test_a_private_run_stops_after_two_spoilt_sums_and_goes_on_without_the_liar(
     target = Target(mechanism="shares", epsilon=4.0, rounds=20)
     made = simulation(sizes=(12,) * 5, secure="masks", weight="equal", privacy=target)
     stopped = pytest.raises(StoppedError, match="would spend everybody's privacy budget")
-    with secured(made, tmp_path, settle=0.3, park=0.3) as found:
+    with secured(made, tmp_path, **QUICK) as found:
         with_liars(found, 3)
         with stopped:
             found.serve(3)
@@ -137,9 +139,51 @@ def test_a_private_run_stops_after_two_spoilt_sums_and_goes_on_without_the_liar(
             found.serve(3)
         assert records(tmp_path / "run") == told
         found.hub.close()
-        found.hub = hub_of(made, settle=0.3, park=0.3, roster=Roster(5, authority().certificate, admitted=(0, 1, 2, 4)))
+        found.hub = hub_of(made, **QUICK, roster=Roster(5, authority().certificate, admitted=(0, 1, 2, 4)))
         found.hub.__enter__()
         result = found.serve(3, least=4)
         ended(found, result.digest, 0, 1, 2, 4)
     told = records(tmp_path / "run")
     assert [record.answered for record in told[2:]] == [(0, 1, 2, 4)] * 3
+
+
+def test_groups_have_the_local_engines_ledger(tmp_path) -> None:
+    made = simulation(sizes=(12, 9, 12, 7, 12, 3, 12, 5, 8), secure="masks", sum_size=3)
+    with secured(made, tmp_path, **QUICK) as found:
+        with_liars(found)
+        result = found.serve(4)
+        ended(found, result.digest)
+        groups = {frozenset(one.asked) for one in found.hub._convener.epochs} | {
+            frozenset(one.enrolments) for one in found.hub._convener.epochs
+        }
+    assert sorted(map(len, groups - {frozenset()})) == [3, 3, 3]  # of one epoch each, from the first round to the last
+    assert result.ledger_digest == made.run(4, out=tmp_path / "local").ledger_digest
+    assert result.digest == simulation(sizes=(12, 9, 12, 7, 12, 3, 12, 5, 8)).run(4).digest
+
+
+def test_groups_go_on_without_the_one_that_is_spoilt_and_its_liar_is_named(tmp_path) -> None:
+    made = simulation(sizes=(12,) * 9, secure="masks", sum_size=3)
+    with secured(made, tmp_path, **QUICK) as found:
+        with_liars(found, 5)
+        result = found.serve(8)
+        ended(found, result.digest)
+        assert found.entry(5)["last_refusal"] == NAMED
+    told = records(tmp_path / "run")
+    assert failed(told) == []
+    assert named(told)[5] <= 5
+    assert len(told[0].answered) == 6
+    assert [why for _, why in told[0].left_out] == [SPOILT] * 3
+    assert told[-1].answered == (0, 1, 2, 3, 4, 6, 7, 8)
+    for record in told:
+        check(made, tmp_path / "run", record)
+
+
+def test_a_client_refuses_groups_that_are_smaller_than_it_admits(tmp_path, caplog) -> None:
+    made = simulation(sizes=(12,) * 6, secure="masks", sum_size=3, quorum=0.5)
+    with secured(made, tmp_path, deadline=1.5, **QUICK) as found:
+        for number in range(6):
+            found.start(number, **keyed(number, minimum=3 if number == 4 else 2))
+        result = found.serve(3)
+        ended(found, result.digest, 0, 1, 2, 3, 5)
+    assert "sums of 2 reports are asked for, and at least 3 are admitted" in caplog.text
+    assert all(4 not in record.answered and len(record.answered) >= 3 for record in records(tmp_path / "run"))
