@@ -204,8 +204,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Whole,
         About(
             "privacy",
-            "fewest clients of a group that is summed by itself, so that a false report spoils or moves that group's "
-            "sum alone; 0 sums a whole cohort in one",
+            "fewest clients of a group that is summed by itself, to bound what one can spoil; 0 sums a cohort in one",
             "clients",
         ),
     ] = 0

@@ -187,3 +187,10 @@ def test_a_client_refuses_groups_that_are_smaller_than_it_admits(tmp_path, caplo
         ended(found, result.digest, 0, 1, 2, 3, 5)
     assert "sums of 2 reports are asked for, and at least 3 are admitted" in caplog.text
     assert all(4 not in record.answered and len(record.answered) >= 3 for record in records(tmp_path / "run"))
+
+
+def test_a_run_whose_honest_clients_are_too_few_for_a_round_stops(tmp_path) -> None:
+    with secured(simulation(sizes=(12,) * 5, secure="masks"), tmp_path) as found:
+        found.hub._refuse_few({4}, 4)
+        with pytest.raises(StoppedError, match=r"3 clients are left without .* \(1, 4\), and a round needs 4"):
+            found.hub._refuse_few({4, 1}, 4)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, comb, log2
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baffle.keys import Key
@@ -79,6 +79,7 @@ def test_one_liar_is_named_after_as_many_spoilt_sums_as_are_stated(n) -> None:
         assert search.state.left_out([i for i in range(n) if i != liar], least) == frozenset()
 
 
+@settings(max_examples=50)
 @given(st.integers(3, 50), st.integers(0, 1000), st.data())
 def test_several_liars_are_all_named_and_nobody_else(n, seed, data) -> None:
     least = two_thirds(n)
