@@ -21,7 +21,7 @@ whatever a server asks in a second epoch is computed with other batches and roun
 mean of what a member is asked again and again still shows through; differential privacy bounds that, and nothing here.
 Nothing here keeps a member from reporting false slopes within the rules or from stopping a round: a sum's range is all
 that is checked, so that one member can move it by as much as all together might. Whoever breaks what it has pledged is
-found out, with a name, or with two of which one lies; who sends random words, by the sums that have it (`GroupTesting`).
+found out, with a name, or with two of which one lies; who sends random words, by `GroupTesting` of sums.
 """
 
 from __future__ import annotations
