@@ -10,11 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from federation import simulation
-from networked import Net, hub_of
-
-pytest.importorskip("Crypto")
-
 from baffle.budget import Target
 from baffle.engines.network.masker import Masker
 from baffle.engines.network.roster import Roster
@@ -22,6 +17,8 @@ from baffle.engines.suspicion import LEFT, NAMED, SPOILT
 from baffle.errors import StoppedError
 from baffle.messages import Round
 from baffle.secure import Ring
+from federation import simulation
+from networked import Net, hub_of
 from networked_secure import authority, check, ended, keyed, odd, records, secured
 
 QUICK = {"settle": 0.3, "park": 0.3}

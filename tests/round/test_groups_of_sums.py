@@ -10,8 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 
-pytest.importorskip("Crypto")
-
 from baffle import run as runs
 from baffle import server
 from baffle.client import contributions
