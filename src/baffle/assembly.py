@@ -103,6 +103,7 @@ def _simulation(experiment: Experiment, algorithm: Baffle) -> Simulation:
         address=experiment.address,
         secure=experiment.secure,
         minimum=experiment.minimum,
+        sum_size=experiment.sum_size,
         privacy=experiment.target(),
         evaluate_every=experiment.evaluate_every,
         snapshot_every=experiment.snapshot_every,

@@ -7,6 +7,7 @@ BaffleError
 ├── ReportError        a message that came in is refused, with the reason
 ├── LedgerError        a ledger does not verify: names the record
 ├── StorageError       a file can't be written: names the file and the reason
+├── StoppedError       a run would spend or wait in vain, and has stopped; it can be resumed
 ├── DivergenceError    training left the finite numbers; the last good model is kept
 └── MissingExtraError  a package that an extra brings is not installed
 """
@@ -77,6 +78,10 @@ class StorageError(BaffleError):
 
 class DivergenceError(BaffleError):
     """Training left the finite numbers; the last good model is kept."""
+
+
+class StoppedError(BaffleError):
+    """A run has stopped, since to go on would spend or wait in vain; what was done is kept, and it can be resumed."""
 
 
 class MissingExtraError(BaffleError):

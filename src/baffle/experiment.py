@@ -200,6 +200,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     minimum: Annotated[
         int, Meta(ge=2, le=_MOST), About("privacy", "fewest reports of which a secure sum is opened", "clients")
     ] = 2
+    sum_size: Annotated[
+        Whole,
+        About(
+            "privacy",
+            "fewest clients of a group that is summed by itself, to bound what one can spoil; 0 sums a cohort in one",
+            "clients",
+        ),
+    ] = 0
     mechanism: Annotated[
         Literal["none", "gaussian", "shares", "rqm"],
         About(

@@ -18,7 +18,7 @@ from baffle.errors import DivergenceError, ReportError, SettingsError
 from baffle.estimators import Estimator
 from baffle.kernels import Kernels
 from baffle.keys import Key
-from baffle.mechanisms import Privacy, Protection
+from baffle.mechanisms import Privacy, Protection, RandomisedPrivacy
 from baffle.memory import Memory
 from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, decode
 from baffle.parameters import Layout, Vector, digest
@@ -50,6 +50,8 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the server learns sums of reports alone."""
     minimum: int = 2
     """Fewest reports of which a secure sum is opened, ≥ 2."""
+    sum_size: int = 0
+    """Fewest clients of a group whose reports are summed by themselves, ≥ 3; 0 sums a cohort's reports in one."""
 
     def __post_init__(self) -> None:
         Key(self.key)
@@ -58,6 +60,7 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
         if self.secure and self.cohort_size < self.minimum:
             rule = f"must be at most {self.cohort_size}, the clients asked in a round: a sum of fewer is never opened"
             raise SettingsError("minimum", self.minimum, rule)
+        self._refuse_groups()
         checks.at_least("most_samples", self.most_samples, 1)
         for cost in self.costs:
             if not 0 < cost <= 1:
@@ -66,6 +69,13 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
             if not 0 < share <= 1:
                 raise SettingsError(name, share, "must be above 0 and at most 1")
 
+    def _refuse_groups(self) -> None:
+        if not self.sum_size:
+            return
+        if not self.secure:
+            raise SettingsError("sum_size", self.sum_size, "must be 0 where sums are not secure")
+        checks.within("sum_size", self.sum_size, max(3, self.minimum), self.cohort_size)
+
     @property
     def cohort_size(self) -> int:
         """Clients asked in a round."""
@@ -73,9 +83,11 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def least(self) -> int:
-        """Fewest reports that close a round; of secure sums, two thirds of the cohort or more."""
+        """Fewest reports that close a round; of a cohort that is summed in one, two thirds of it or more."""
         least = max(1, math.ceil(self.quorum * self.cohort_size))
-        return max(least, self.minimum, -(-2 * self.cohort_size // 3)) if self.secure else least
+        if not self.secure:
+            return least
+        return max(least, self.sum_size or max(self.minimum, -(-2 * self.cohort_size // 3)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +215,9 @@ def _refuse_unprotected(method: Method, federation: Federation) -> None:
         raise SettingsError("groups", method.groups_of(federation.cohort_size), "must be 1 where sums are secure")
     if method.privacy is None:
         return
+    if federation.sum_size and (method.privacy.shares or isinstance(method.privacy, RandomisedPrivacy)):
+        rule = "must be 0 with mechanism = 'shares' or 'rqm', whose account counts on one sum of the whole cohort"
+        raise SettingsError("sum_size", federation.sum_size, rule)
     if federation.most_samples > 1:
         raise SettingsError("weight", "samples", "must be 'equal' in a private run: a heavy client would show")
     if method.privacy.shares > federation.least or (method.privacy.shares and not federation.secure):

@@ -90,6 +90,8 @@ class Simulation:
     trusted added them up, with the bytes and the time of reports in the open."""
     minimum: int = 2
     """Fewest reports of which a secure sum is opened, ≥ 2."""
+    sum_size: int = 0
+    """Fewest clients of a group whose reports are summed by themselves, ≥ 3; 0 sums a cohort's reports in one."""
     privacy: Target | None = None
     """What the run promises each client, or nothing."""
     evaluate_every: int = 10
@@ -135,6 +137,7 @@ class Simulation:
             most_samples=max(self.weights()),
             secure=self.secure != "none",
             minimum=self.minimum,
+            sum_size=self.sum_size,
         )
         algorithm, budget = self.algorithm, None
         if self.privacy is not None:
@@ -176,7 +179,7 @@ class Simulation:
             case "masks":
                 from baffle.engines.masked import Masked
 
-                return Masked(*common)
+                return Masked(*common, self.sum_size, self.minimum)
 
     def evaluate(self, parameters: NDArray[np.floating]) -> Evaluation | None:
         """Return the loss and accuracy of `parameters` [n] on the test data, if there are any."""
@@ -205,6 +208,7 @@ class Simulation:
             "address",
             "secure",
             "minimum",
+            "sum_size",
             "evaluate_every",
             "snapshot_every",
         )

@@ -32,7 +32,7 @@ def header(folder="run"):
 
 
 def spent(folder="run") -> tuple[list[float], list[int]]:
-    """Return what the plans of a ledger ask of a client, as docs/ledger-2.md has them: forwards, and bytes of slopes."""
+    """Return what the plans of a ledger ask of a client (docs/ledger-2.md): forwards, and bytes of slopes."""
     passes, slopes = [], []
     for data in list(Reader(Path(folder) / "ledger"))[1:]:
         plan = msgspec.msgpack.decode(data)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_bytes_down_and_of_the_ledger_are_exact_where_sums_are_wide(name, tmp_pa
     after = ran(made, 20, tmp_path / "run")
     for name in ("download", "sent", "ledger"):
         assert getattr(before, name).expected == after[name]
+
+
+@pytest.mark.parametrize(("clients", "exact"), [(6, True), (7, False)])
+def test_groups_that_are_summed_by_themselves_send_what_was_told(clients, exact, tmp_path) -> None:
+    """To the byte where all groups have one size, and no more than that where some are smaller."""
+    made = simulation(FIXED["equal"], (12,) * clients, runtime=Layered(), secure="masks", sum_size=3)
+    before, after = told(made, 3), ran(made, 3, tmp_path / "run")
+    assert (before.upload.expected == after["upload"]) == exact
+    assert 0.9 * before.upload.expected <= after["upload"] <= before.upload.expected
+    assert before.upload.expected < told(replace(made, sum_size=0), 3).upload.expected
 
 
 COMING_AND_GOING = {"sizes": (90, 120, 300, 80, 130), "participation": 0.8, "quorum": 0.6}

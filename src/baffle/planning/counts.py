@@ -235,7 +235,8 @@ def _messages(
 ) -> tuple[int, tuple[int, ...], int, int]:
     """Return the bytes of an attempt's plan, of its reports, of the aggregate (0 without one), and in the ledger."""
     words = plan.words + plan.steps * (sizes.directions - plan.directions)
-    uploads = _uploads(secure, plan, answered, weights, words)
+    members = _members(len(plan.cohort), header.federation.sum_size)
+    uploads = _uploads(secure, plan, answered, weights, words, members)
     weight = sum(weights[client] for client in answered)
     integers = packed_size(plan.groups * plan.steps * sizes.directions, sizes.bits)
     inside = (sizes.inside,) * plan.groups if words > plan.steps * sizes.directions else ()
@@ -251,9 +252,9 @@ def _messages(
 
 
 def _uploads(
-    secure: Secure, plan: Plan, answered: tuple[int, ...], weights: tuple[int, ...], words: int
+    secure: Secure, plan: Plan, answered: tuple[int, ...], weights: tuple[int, ...], words: int, members: int
 ) -> tuple[int, ...]:
-    """Return the bytes of each report; of masks, with what finishing the sum needs."""
+    """Return the bytes of each report; of masks, with what finishing a sum of so many members needs."""
     slopes = packed_size(words, plan.bits)
     match secure:
         case "none":
@@ -262,7 +263,12 @@ def _uploads(
             return (slopes,) * len(answered)
         case "masks":
             slot, ring = Slot(plan.round, plan.attempt), Ring.of(plan)
-            return tuple(upload(slot, one, len(plan.cohort), ring, words + 1) for one in answered)
+            return tuple(upload(slot, one, members, ring, words + 1) for one in answered)
+
+
+def _members(cohort: int, size: int) -> int:
+    """Return how many clients the largest group has whose reports are summed by themselves; `size` 0 is all of them."""
+    return -(-cohort // max(1, cohort // size)) if size else cohort
 
 
 @lru_cache(maxsize=1 << 16)

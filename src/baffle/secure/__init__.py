@@ -21,17 +21,18 @@ whatever a server asks in a second epoch is computed with other batches and roun
 mean of what a member is asked again and again still shows through; differential privacy bounds that, and nothing here.
 Nothing here keeps a member from reporting false slopes within the rules or from stopping a round: a sum's range is all
 that is checked, so that one member can move it by as much as all together might. Whoever breaks what it has pledged is
-found out, with a name, or with two of which one lies; who sends random words is not.
+found out, with a name, or with two of which one lies; who sends random words, by `GroupTesting` of sums.
 """
 
 from __future__ import annotations
 
 from baffle.secure.aggregation import Aggregation, Sums
 from baffle.secure.epoch import Candidate, Roster, Terms, usual_threshold
+from baffle.secure.group_testing import GroupTesting
 from baffle.secure.member import Member
 from baffle.secure.messages import Answer, Closing, Consent, Enrolment, Masked, Pledge, Request, Slot
 from baffle.secure.pledge import checked, consistent
-from baffle.secure.refusals import AbandonedError, ForgeryError
+from baffle.secure.refusals import AbandonedError, ForgeryError, SpoiltError
 from baffle.secure.ring import Ring
 from baffle.secure.subject import subject_of
 
@@ -44,6 +45,7 @@ __all__ = [
     "Consent",
     "Enrolment",
     "ForgeryError",
+    "GroupTesting",
     "Masked",
     "Member",
     "Pledge",
@@ -51,6 +53,7 @@ __all__ = [
     "Ring",
     "Roster",
     "Slot",
+    "SpoiltError",
     "Sums",
     "Terms",
     "checked",

@@ -23,4 +23,8 @@ class AbandonedError(ReportError):
     """Too few reports or answers: this attempt can't be finished, and its reports stay sealed."""
 
 
-__all__ = ["AbandonedError", "ForgeryError"]
+class SpoiltError(ReportError):
+    """No reports within the rules have this sum: one of its members sent what no report can be, and all may have."""
+
+
+__all__ = ["AbandonedError", "ForgeryError", "SpoiltError"]

@@ -13,6 +13,7 @@ from baffle.errors import ReportError, SettingsError
 from baffle.mechanisms import MISSING
 from baffle.messages import Plan
 from baffle.packing import pack, packed_size, unpack
+from baffle.secure.refusals import SpoiltError
 
 Words = NDArray[np.unsignedinteger]
 """Elements of a ring, [N]; only their lowest m bits mean anything."""
@@ -114,13 +115,13 @@ class Ring:
         """Return the sums of slopes, int64 [K], and of weights, from Σ x_i over so many `reports`.
 
         Raises:
-            ReportError: no reports within the rules have these sums; whose is at fault can't be told.
+            SpoiltError: no reports within the rules have these sums; whose is at fault can't be told from them.
         """
         sums = self.decode(words)
         weight = int(sums[-1])
         largest = int(np.abs(sums[:-1]).max(initial=0))
         if not reports <= weight <= reports * self.most_weight or largest > weight * self.levels:
-            raise ReportError(f"a masked report breaks the rules: weights of {reports} reports sum to {weight}")
+            raise SpoiltError(f"a masked report breaks the rules: weights of {reports} reports sum to {weight}")
         return sums[:-1], weight
 
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from baffle.engines.network.covert import Confirm, Enrol, Meet, Open, Told, Vow
 from baffle.engines.network.dialogue import CHECK
+from baffle.engines.suspicion import Suspicion
 from baffle.errors import ReportError
 from baffle.messages import Plan
 from baffle.parameters import Vector
@@ -24,6 +25,7 @@ from baffle.secure import (
     Ring,
     Roster,
     Slot,
+    SpoiltError,
     Terms,
     checked,
     consistent,
@@ -31,7 +33,7 @@ from baffle.secure import (
     usual_threshold,
 )
 from baffle.secure.epoch import LONGEST, signatory_of
-from baffle.server import Summed, nobody
+from baffle.server import Summed
 
 log = logging.getLogger("baffle")
 
@@ -71,13 +73,15 @@ class Epoch:
         """What its members say that they are in; empty before the roster is there."""
         return self.roster.digest[:CHECK] if self.roster is not None else b""
 
-    def serves(self, plan: Plan, epochs: Mapping[int, bytes], without: Collection[int]) -> bool:
-        """Return whether a plan's cohort can be added up in it, given in which epoch each client says it is."""
+    def serves(self, plan: Plan, group: Collection[int], epochs: Mapping[int, bytes]) -> bool:
+        """Return whether a group of a plan's cohort can be added up in it, given in which epoch each client says it is.
+
+        Not where others of the cohort are in it, who are not asked: it would wait for answers that nobody gives.
+        """
         if self.roster is None or plan.round > self.terms.start + LONGEST - 1:
             return False
-        own = [number for number in plan.cohort if epochs.get(number) == self.name]
-        strangers = [number for number in plan.cohort if number not in own and number not in without]
-        return not strangers and len(own) >= self.terms.least and not set(own) & set(without)
+        own = {number for number in plan.cohort if epochs.get(number) == self.name}
+        return own == set(group) and len(own) >= self.terms.least
 
     def pledge(self, pledge: Pledge) -> None:
         """Keep a pledge.
@@ -96,13 +100,13 @@ class Epoch:
 
 @dataclass(slots=True)
 class Gathering:
-    """One attempt at a round with a secure sum, until it is opened or abandoned."""
+    """One secure sum of an attempt at a round, until it is opened or abandoned."""
 
     plan: Plan
     epoch: Epoch
     authority: bytes
     asked: tuple[int, ...]
-    """Clients of the cohort that may take part."""
+    """Clients whose reports are added up."""
     subject: bytes
     """Of the plan and θ."""
     liars: set[int] = field(default_factory=set[int])
@@ -224,6 +228,11 @@ class Gathering:
                     raise AbandonedError(f"{len(self._sum().answers)} answers are too few to open the sum")
         self.stage = Stage(self.stage + 1)
 
+    @property
+    def reported(self) -> tuple[int, ...]:
+        """Whose reports are added up, once no more are taken; nobody before."""
+        return self.aggregation.reported if self.aggregation is not None else ()
+
     def summed(self) -> Summed:
         """Return the sum; takes a while.
 
@@ -269,65 +278,152 @@ class Gathering:
 
 
 @dataclass(slots=True)
+class Attempt:
+    """One attempt at a round: the sums of its groups, which go from stage to stage together."""
+
+    plan: Plan
+    gatherings: list[Gathering]
+    """Those that are not given up."""
+    given_up: list[tuple[Gathering, ReportError]] = field(default_factory=list[tuple[Gathering, ReportError]])
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody is to be asked anything more."""
+        return all(one.stage == Stage.DONE for one in self.gatherings)
+
+    def missing(self) -> list[int]:
+        """Return the clients that the stage waits for, ascending."""
+        return sorted(number for one in self.gatherings for number in one.missing())
+
+    def ask(self, number: int, epoch: bytes) -> Enrol | Meet | Vow | Confirm | Open | tuple[int, ...] | None:
+        """Return what a client is asked for now, as `Gathering.ask`."""
+        found = self._of(number)
+        return found.ask(number, epoch) if found is not None else None
+
+    def reports(self, number: int, told: Told) -> bool:
+        """Return whether what a client says has the report that is waited for."""
+        found = self._of(number)
+        return found is not None and found.reports(number, told)
+
+    def take(self, number: int, told: Told) -> None:
+        """Take what a client says.
+
+        Raises:
+            ForgeryError, ReportError: as `Gathering.take`.
+        """
+        found = self._of(number)
+        if found is not None:
+            found.take(number, told)
+
+    def drop(self, number: int) -> None:
+        """Go on without a client that is no longer admitted."""
+        found = self._of(number)
+        if found is not None:
+            found.drop(number)
+
+    def next(self) -> None:
+        """Go to the next stage, without the groups that can't."""
+        for one in list(self.gatherings):
+            try:
+                one.next()
+            except ReportError as error:
+                self.give_up(one, error)
+
+    def give_up(self, gathering: Gathering, error: ReportError) -> None:
+        """Go on without a group."""
+        log.warning("round %d, attempt %d: %s", self.plan.round, self.plan.attempt, error)
+        self.gatherings.remove(gathering)
+        self.given_up.append((gathering, error))
+
+    def _of(self, number: int) -> Gathering | None:
+        return next((one for one in self.gatherings if number in one.asked), None)
+
+
+@dataclass(slots=True)
 class Convener:
-    """What lasts from round to round: the epoch, and who has lied."""
+    """What lasts from round to round: the epochs, and who has lied."""
 
     run: bytes
     """The run's public name."""
     authority: bytes
     """`ca.pem`: secure sums need signed keys."""
-    epoch: Epoch | None = None
+    suspicion: Suspicion
+    """Who spoils sums, and how cohorts are cut into groups."""
+    minimum: int = 2
+    """Fewest reports of which the sum of a group is opened, ≥ 2; that of a whole cohort needs the plan's quorum."""
+    epochs: list[Epoch] = field(default_factory=list[Epoch])
+    """One for each group of the last attempt."""
     liars: set[int] = field(default_factory=set[int])
+    """Clients that have contradicted themselves."""
     absent: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
     """Clients that did not enrol: how often, and until which round they are left alone."""
 
-    def begin(self, plan: Plan, parameters: Vector, epochs: Mapping[int, bytes]) -> Gathering:
-        """Return an attempt that begins, in a new epoch if need be.
+    @property
+    def barred(self) -> frozenset[int]:
+        """Clients that are asked no more."""
+        return self.suspicion.found | self.liars
+
+    def begin(self, plan: Plan, parameters: Vector, epochs: Mapping[int, bytes]) -> Attempt:
+        """Return an attempt that begins, in new epochs if need be.
 
         Args:
             plan: what is asked.
             parameters: θ [n], at which it is asked.
             epochs: in which epoch each client says it is.
         """
-        asked, subject = self._asked(plan), subject_of(plan, parameters)
-        epoch, without = self.epoch, set(plan.cohort) - set(asked)
-        if epoch is None or not epoch.serves(plan, epochs, without):
-            threshold, minimum = usual_threshold(len(asked)), max(2, plan.quorum)
-            terms = Terms(self.run, secrets.randbits(62), plan.round, threshold, minimum)
-            self.epoch = epoch = Epoch(terms, asked)
-            return Gathering(plan, epoch, self.authority, asked, subject, self.liars)
-        return Gathering(plan, epoch, self.authority, asked, subject, self.liars, Stage.PLEDGE)
+        groups, subject = self.suspicion.groups(plan, self._asked(plan)), subject_of(plan, parameters)
+        found = [self._gathering(plan, group, subject, epochs) for group in groups]
+        self.epochs = [one.epoch for one in found]
+        return Attempt(plan, found)
+
+    def _gathering(self, plan: Plan, group: tuple[int, ...], subject: bytes, epochs: Mapping[int, bytes]) -> Gathering:
+        for epoch in self.epochs:
+            if epoch.serves(plan, group, epochs):
+                return Gathering(plan, epoch, self.authority, group, subject, self.liars, Stage.PLEDGE)
+        minimum = self.minimum if self.suspicion.size else max(2, plan.quorum)
+        terms = Terms(self.run, secrets.randbits(62), plan.round, usual_threshold(len(group)), minimum)
+        return Gathering(plan, Epoch(terms, group), self.authority, group, subject, self.liars)
 
     def _asked(self, plan: Plan) -> tuple[int, ...]:
         """Return the clients of the cohort that may take part: without those that rest, where the others are enough."""
         self._note_absent(plan.round)
-        honest = tuple(number for number in plan.cohort if number not in self.liars)
+        honest = tuple(number for number in plan.cohort if number not in self.barred)
         eager = tuple(number for number in honest if self.absent.get(number, (0, 0))[1] <= plan.round)
         return eager if len(eager) >= plan.quorum else honest
 
     def _note_absent(self, now: int) -> None:
-        """Take note, once, of who did not enrol for the epoch."""
-        asked, enrolled = (self.epoch.asked, self.epoch.enrolments) if self.epoch is not None else ((), {})
-        for number in asked:
-            times = self.absent.pop(number, (0, 0))[0] + 1
-            if number not in enrolled:
-                self.absent[number] = (times, now + min(2**times, RESTS))
-        if self.epoch is not None:
-            self.epoch.asked = ()
+        """Take note, once, of who did not enrol for an epoch."""
+        for epoch in self.epochs:
+            for number in epoch.asked:
+                times = self.absent.pop(number, (0, 0))[0] + 1
+                if number not in epoch.enrolments:
+                    self.absent[number] = (times, now + min(2**times, RESTS))
+            epoch.asked = ()
 
     def drop(self, number: int) -> None:
-        """Begin a new epoch, without a client that is no longer admitted, before the next attempt."""
-        roster = self.epoch.roster if self.epoch is not None else None
-        if roster is not None and number in roster.members:
-            self.epoch = None
+        """Begin a new epoch in place of each that has a client that is no longer admitted, before the next attempt."""
+        self.epochs = [one for one in self.epochs if one.roster is None or number not in one.roster.members]
 
-    def abandoned(self, gathering: Gathering, error: ReportError) -> Summed:
-        """Return what becomes of an attempt that can't be finished, and keep away from those who have lied."""
-        log.warning("round %d, attempt %d: %s", gathering.plan.round, gathering.plan.attempt, error)
-        if gathering.stage >= Stage.CONFIRM:
-            # Whoever has signed has no part in another sum of this round in this epoch.
-            self.epoch = None
-        if isinstance(error, ForgeryError):
-            self.liars.update(error.members)
-            return nobody(tuple((number, str(error)) for number in error.members))
-        return nobody()
+    def concluded(self, attempt: Attempt) -> Summed:
+        """Return what an attempt comes to; takes a while. Keeps away from those who have lied."""
+        sound: list[Summed] = []
+        spoilt: list[tuple[int, ...]] = []
+        for one in list(attempt.gatherings):
+            try:
+                sound.append(one.summed())
+            except ReportError as error:
+                attempt.give_up(one, error)
+                if isinstance(error, SpoiltError):
+                    spoilt.append(one.reported)
+        left_out: dict[int, str] = {}
+        for _, error in attempt.given_up:
+            if isinstance(error, ForgeryError):
+                self.liars.update(error.members)
+                left_out |= dict.fromkeys(error.members, str(error))
+        summed = self.suspicion.total(attempt.plan, sound, spoilt, left_out.items())
+        failed = len(summed.uploads) < attempt.plan.quorum
+        over = [one for one, _ in attempt.given_up] + (attempt.gatherings if failed else [])
+        # Whoever has signed has no part in another sum of this round in this epoch.
+        signed = [one.epoch for one in over if one.stage >= Stage.CONFIRM]
+        self.epochs = [epoch for epoch in self.epochs if all(epoch is not other for other in signed)]
+        return summed

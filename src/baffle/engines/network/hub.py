@@ -6,12 +6,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from baffle.engines.network.convener import Convener, Stage
+from baffle.engines.network.convener import Convener
 from baffle.engines.network.desk import Desk, send
 from baffle.engines.network.dialogue import (
     PARK,
@@ -37,10 +37,13 @@ from baffle.engines.network.roster import REVOKED, Entry, Request, Roster
 from baffle.engines.network.served import Opening, Served, seldom
 from baffle.engines.network.shelf import Shelf
 from baffle.engines.network.steps import Window, bitmap, step_of
-from baffle.errors import ReportError, SettingsError
+from baffle.engines.suspicion import ASIDE, Suspicion
+from baffle.errors import ReportError, SettingsError, StoppedError
 from baffle.header import Header
+from baffle.keys import Key
 from baffle.messages import Plan, Round, encode, report_size
 from baffle.parameters import Vector
+from baffle.secure import GroupTesting
 from baffle.server import Summed
 
 GRACE = 1.0
@@ -141,7 +144,9 @@ class Hub:
         """
         encoded = encode(header)
         with self._changed:
-            self._run = Served(header, encoded, run_name(encoded), Window(most_bytes), folder)
+            testing = GroupTesting(Key(header.federation.key).fold("group testing"))
+            suspicion = Suspicion(testing, header.federation.sum_size)
+            self._run = Served(header, encoded, run_name(encoded), Window(most_bytes), folder, suspicion)
 
     def start(self) -> None:
         """Let the clients that wait have the run, and those that come."""
@@ -157,8 +162,10 @@ class Hub:
         """Take note of a record that is in the ledger."""
         run = self._served()
         with self._changed:
+            if not run.live:
+                run.suspicion.recall(record)
             for number, reason in record.left_out:
-                if run.live and number in self.roster.entries and reason != "no answer":
+                if run.live and number in self.roster.entries and reason not in ("no answer", *ASIDE):
                     entry = self.roster.entries[number]
                     entry.refuse(reason)
                     if seldom(entry.refused):
@@ -172,13 +179,24 @@ class Hub:
                 self._closed.append(time.monotonic())
 
     def present(self) -> Sequence[int] | None:
-        """Return the clients that can be asked, ascending, once they are enough; None where that is all."""
-        federation = self._served().header.federation
+        """Return the clients that can be asked, ascending, once they are enough; None where that is all.
+
+        Raises:
+            StoppedError: to ask anybody would spend or wait in vain.
+        """
+        run = self._served()
+        federation = run.header.federation
         with self._changed:
+            run.suspicion.refuse_going_on(self.roster.admits)
+            barred = self._convener.barred if self._convener is not None else run.suspicion.found
+            self._refuse_few(barred, federation.least)
             settled = self._started + self.settle
             self._wait(lambda: len(self.roster.ready()), self.roster.expected, settled)
-            self._wait(lambda: len(self.roster.ready()), federation.least)
-            ready = self.roster.ready()
+            self._wait(lambda: len(set(self.roster.ready()) - barred), federation.least)
+            if run.suspicion.testing.searching:
+                # Who is not yet back from the last attempt can't be left out, and the test would tell less.
+                self._wait(lambda: len(self.roster.ready()), len(self.roster.there()), time.monotonic() + GRACE)
+            ready = [number for number in self.roster.ready() if number not in barred]
             return None if len(ready) == federation.clients else ready
 
     def gather(self, plan: Plan, parameters: Vector) -> list[bytes] | Summed:
@@ -217,27 +235,35 @@ class Hub:
         with self._changed:
             convener = self._convener = self._convener or self._convenes(run)
             epochs = {number: entry.epoch for number, entry in self.roster.entries.items()}
-            opening.secure = gathering = convener.begin(opening.plan, parameters, epochs)
+            opening.secure = attempt = convener.begin(opening.plan, parameters, epochs)
         try:
-            while gathering.stage < Stage.DONE:
+            while not attempt.done:
                 self._call(run, opening)
                 with self._changed:
                     self._tell_missing(opening)
-                    gathering.next()
-            return gathering.summed()
-        except ReportError as error:
-            given_up = convener.abandoned(gathering, error)
+                    attempt.next()
+            summed = convener.concluded(attempt)
         finally:
             with self._changed:
                 run.opening = None
-        # Whoever is left may be too few for good: then attempts come ever more rarely, and so do their records.
-        time.sleep(min(_PAUSE * 2 ** min(opening.plan.attempt, 16), self.deadline))
-        return given_up
+        if len(summed.uploads) < opening.plan.quorum and not run.suspicion.testing.searching:
+            # Whoever is left may be too few for good: then attempts come ever more rarely, and so do their records.
+            time.sleep(min(_PAUSE * 2 ** min(opening.plan.attempt, 16), self.deadline))
+        return summed
 
     def _convenes(self, run: Served) -> Convener:
         if self.roster.authority is None:
             raise SettingsError("secure", "masks", "needs keys: `baffle keys` makes them, and --insecure is without")
-        return Convener(run.name, self.roster.authority)
+        return Convener(run.name, self.roster.authority, run.suspicion, run.header.federation.minimum)
+
+    def _refuse_few(self, barred: Collection[int], least: int) -> None:
+        """Raise StoppedError where too few may take part for ever, without those that have lied."""
+        able = self.roster.expected - sum(1 for number in barred if self.roster.admits(number))
+        if barred and able < least:
+            raise StoppedError(
+                f"{able} clients are left without those whose part in secure sums was false "
+                f"({', '.join(map(str, sorted(barred)))}), and a round needs {least}"
+            )
 
     def _refuse_large(self, plan: Plan) -> None:
         """Refuse a round whose reports, or whose sums in as many bits, are too large to be carried."""

@@ -6,11 +6,12 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from baffle.engines.network.convener import Gathering
+from baffle.engines.network.convener import Attempt
 from baffle.engines.network.dialogue import Begin, Call, Done, Reply, Step, Steps, Turn
 from baffle.engines.network.roster import Entry
 from baffle.engines.network.shelf import Shelf
 from baffle.engines.network.steps import Window, bitmap
+from baffle.engines.suspicion import Suspicion
 from baffle.errors import ReportError
 from baffle.header import Header
 from baffle.messages import Plan, Report, decode
@@ -29,7 +30,7 @@ class Opening:
     """Of the plan."""
     reports: dict[int, bytes] = field(default_factory=dict[int, bytes])
     """Encoded, by client."""
-    secure: Gathering | None = None
+    secure: Attempt | None = None
     """Where the server is to see the sum alone."""
 
     def drop(self, number: int) -> None:
@@ -55,6 +56,8 @@ class Served:
     name: bytes
     window: Window
     shelf: Shelf
+    suspicion: Suspicion
+    """Of clients that spoil secure sums."""
     version: int = 0
     """Rounds that count."""
     live: bool = False
@@ -87,7 +90,7 @@ class Served:
             return Call(steps, opening.plan.round, opening.plan.attempt, opening.cohort, opening.check)
         return Steps(steps) if steps else None
 
-    def _secure(self, opening: Opening, secure: Gathering, entry: Entry, steps: tuple[Step, ...]) -> Reply | None:
+    def _secure(self, opening: Opening, secure: Attempt, entry: Entry, steps: tuple[Step, ...]) -> Reply | None:
         asked = secure.ask(entry.number, entry.epoch)
         if asked is None:
             return Steps(steps) if steps else None
