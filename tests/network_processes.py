@@ -348,9 +348,11 @@ def join(settings: dict[str, Any]) -> None:
         member = Member(
             channel=channel,
             standing=Standing(home=home, kernels=made.kernels, save_seconds=settings.get("save", 0.0)),
-            equip=lambda _: Equipment(made.runtime, made.shares[number].indices.size, draw, own.private),
+            equip=lambda _: Equipment(
+                made.runtime, made.shares[number].indices.size, draw, own.private, reproducible=True
+            ),
             certificate=keys.sign_certificate if keys else b"",
-            masker=_masker(keys) if keys else None,
+            masker=_masker(keys, home) if keys else None,
         )
         state = member.run()
         faulty.end()
@@ -358,11 +360,16 @@ def join(settings: dict[str, Any]) -> None:
             log.info("round %d: digest=%s", state.round, digest(state.parameters))
 
 
-def _masker(keys: Any) -> Any:
+def _masker(keys: Any, book: Any) -> Any:
     from baffle.engines.network.masker import Masker
 
     return Masker(
-        number=keys.number, signer=keys.signer, certificate=keys.sign_certificate, authority=keys.ca_pem, minimum=2
+        number=keys.number,
+        signer=keys.signer,
+        certificate=keys.sign_certificate,
+        authority=keys.ca_pem,
+        minimum=2,
+        book=book,
     )
 
 

@@ -23,7 +23,7 @@ from baffle.engines.network.loopback import Faults
 from baffle.engines.network.masker import Masker
 from baffle.engines.network.member import RefusedError
 from baffle.engines.network.roster import Roster
-from baffle.errors import SettingsError
+from baffle.errors import ReportError, SettingsError
 from baffle.mechanisms import GaussianPrivacy
 from baffle.messages import Round
 from baffle.secure import member as members
@@ -236,6 +236,30 @@ def test_a_round_of_too_few_is_tried_again_until_they_are_back(tmp_path, caplog)
     assert [one.answered for one in told if one.aggregate is not None] == [(0, 1, 2)] * 5
     assert "2 reports where at least 3 are added up" in caplog.text
     assert len({one.plan.key for one in told}) == len(told)
+
+
+@pytest.mark.parametrize("act", ["confirm", "open"])
+def test_an_attempt_that_ends_after_signatures_is_tried_again_in_a_new_epoch(act, tmp_path, caplog) -> None:
+    """Whoever has signed has no part in another attempt at the round in that epoch: it would be tried for ever."""
+
+    def refuses(self: Masker, asked: Any) -> Any:
+        slot = asked.closing.slot if act == "confirm" else asked.slot
+        if (slot.round, slot.attempt) == (1, 0):
+            raise ReportError("not now")
+        return getattr(Masker, act)(self, asked)
+
+    made = simulation(sizes=(12, 9, 12, 7), secure="masks")
+    with secured(made, tmp_path, **QUICK) as found:
+        started(found, 0, 1)
+        for number in (2, 3):
+            found.start(number, **keyed(number, odd(**{act: refuses})))
+        result = found.serve(3)
+        ended(found, result.digest)
+    told = [(one.plan.round, one.plan.attempt, one.answered) for one in records(tmp_path / "run")]
+    everybody = (0, 1, 2, 3)
+    assert told == [(0, 0, everybody), (1, 0, ()), (1, 1, everybody), (2, 0, everybody)]
+    few = {"confirm": "2 signatures of whose reports came are too few", "open": "2 answers are too few"}
+    assert few[act] in caplog.text
 
 
 def test_a_client_without_what_secure_sums_need_is_told(tmp_path) -> None:
