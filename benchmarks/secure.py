@@ -3,8 +3,8 @@
     python benchmarks/secure.py [--quick]
 
 One process on one core, 8-bit slopes that weigh the same, t = ⌈2n/3⌉, one client in ten gone after it was asked. The
-least time of several counts, without messages' way. Set-up is once for an epoch: certificates checked, keys agreed.
-Writes benchmarks/results/secure.json, but nothing with --quick.
+least processor time of several counts, without the way of messages. Set-up is once for an epoch: certificates checked,
+keys agreed. Writes benchmarks/results/secure.json, but nothing with --quick.
 """
 
 from __future__ import annotations
@@ -162,19 +162,19 @@ def afresh(what: Callable[[], Made]) -> Made:
 def whole(messages: list[Any], take: Callable[[Any, Any], Any], state: Any) -> tuple[float, Any]:
     """Return the milliseconds that a server takes for all of these messages, and its state afterwards."""
     signs.cache_clear()
-    began = time.perf_counter()
+    began = time.process_time()
     for message in messages:
         state = take(state, message)
-    return 1e3 * (time.perf_counter() - began), state
+    return 1e3 * (time.process_time() - began), state
 
 
 def least(turns: int, what: Callable[[], Made]) -> tuple[float, Made]:
     """Return the least milliseconds of some turns, and what the last made."""
     times: list[float] = []
     for _ in range(turns):
-        began = time.perf_counter()
+        began = time.process_time()
         made = what()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return 1e3 * min(times), made
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PINNED = dict(
     line.split("==") for line in (ROOT / "constraints-lowest.txt").read_text().splitlines() if not line.startswith("#")
 )
-TESTED = ["numpy", "cryptography", "msgspec", "safetensors", "numba", "pycryptodome", "rich", "tomli-w"]
+TESTED = ["numpy", "cryptography", "msgspec", "safetensors", "numba", "rich", "tomli-w"]
 
 
 def floors() -> dict[str, str]:

@@ -159,6 +159,7 @@ def test_folders_of_runs_are_kept_apart(tmp_path) -> None:
 def test_the_folder_holds_settings_curve_and_summary(tmp_path) -> None:
     result = run(METHODS["fedavg"], 3, out=tmp_path)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        "lock",
         "metrics.jsonl",
         "settings.toml",
         "snapshots/00000000.safetensors",

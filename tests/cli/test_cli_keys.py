@@ -179,6 +179,7 @@ def test_an_interrupted_command_leaves_nothing(step, there, who, keys, monkeypat
         assert len(done) == last
         assert names(".") == {"fed", "new"} if there else {"fed"}
         assert not there or names("new") == set()
+        assert not list(Path("fed").glob("issued/*")), "what was not handed out is not on record"
     assert keys(*MAKES[who]).status == 0
 
 

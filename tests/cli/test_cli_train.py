@@ -32,10 +32,10 @@ def header(folder="run"):
 
 
 def spent(folder="run") -> tuple[list[float], list[int]]:
-    """Return what the plans of a ledger ask of a client, as docs/ledger.md has them: forwards, and bytes of slopes."""
+    """Return what the plans of a ledger ask of a client, as docs/ledger-2.md has them: forwards, and bytes of slopes."""
     passes, slopes = [], []
     for data in list(Reader(Path(folder) / "ledger"))[1:]:
-        plan = msgspec.msgpack.decode(data)[0]
+        plan = msgspec.msgpack.decode(data)[1]
         batch, blocks = plan[9], plan[13]
         assert (plan[7], plan[11], plan[12]["estimator"]) == (1, 8, "centred")
         costs = [block[5] for block in blocks]
@@ -50,6 +50,7 @@ def test_training_leaves_a_folder_behind_and_says_what_came_of_it(train) -> None
     assert told.error == ""
     assert sorted(str(path) for path in Path("run").rglob("*") if path.is_file()) == [
         "run/ledger",
+        "run/lock",
         "run/metrics.jsonl",
         "run/settings.toml",
         "run/snapshots/00000002.safetensors",

@@ -20,7 +20,7 @@ from baffle.bundle import (  # noqa: E402
     WEIGHTS,
     Bundle,
 )
-from baffle.errors import ModelError, SettingsError  # noqa: E402
+from baffle.errors import ModelError, SettingsError, StorageError  # noqa: E402
 from baffle.export import Choice, Source, export, from_onnx, prepared, trained  # noqa: E402
 from baffle.export.model import normal  # noqa: E402
 from baffle.export.prepare import runs  # noqa: E402
@@ -218,7 +218,7 @@ def test_an_earlier_export_is_replaced(tmp_path) -> None:
 def test_folders_on_the_way_are_made_and_a_file_in_it_is_told(tmp_path) -> None:
     exported_to(tmp_path / "a" / "b" / "c")
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises((ModelError, OSError), match="taken"):
+    with pytest.raises(StorageError, match="taken can't be written: File exists"):
         exported_to(tmp_path / "taken")
 
 

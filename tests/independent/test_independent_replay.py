@@ -20,9 +20,10 @@ from baffle.kernels import PlainKernels
 from baffle.keys import Key
 from baffle.ledger import Reader
 from baffle.messages import Aggregate, BlockPlan
-from baffle.parameters import Constant, Given, Layout, Tensor, Uniform, mask_of
+from baffle.parameters import Constant, Given, Layout, Tensor, Uniform, digest, mask_of
 from baffle.reconstruction import reconstruct
 from baffle.snapshots import INITIAL, snapshots, write_tensors
+from federation import simulation
 from independent import replay
 
 HERE = Path(__file__).parent
@@ -169,3 +170,18 @@ def test_wide_sums_of_every_law_are_the_librarys(make_plan, bits) -> None:
     ours = reconstruct(plan, aggregate.integers(plan), aggregate.weight, 420, PlainKernels())
     packed = [msgspec.msgpack.decode(msgspec.msgpack.encode(one)) for one in (plan, aggregate)]
     assert replay.gradient(*packed, 420) == ours.tolist()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"unavailable": 0.3, "quorum": 1.0}, {"secure": "ideal"}, {"secure": "ideal", "unavailable": 0.3}],
+    ids=["open", "guarded", "guarded with attempts that fail"],
+)
+def test_a_ledger_of_version_2_is_replayed_with_its_averages(changes, tmp_path) -> None:
+    """Intents among its rounds are passed over; the digests of the averaged weights are compared."""
+    made = simulation(**changes)
+    result = made.run(4, out=tmp_path)
+    rounds, theta, average, head, _ = replay.replay(tmp_path)
+    assert (tmp_path / "ledger").read_bytes()[6] == 2
+    assert (rounds, replay.digest(theta), head) == (4, result.digest, result.ledger_digest)
+    assert replay.digest(average) == digest(result.parameters)

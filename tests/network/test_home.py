@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import stat
 
 import numpy as np
@@ -13,7 +12,7 @@ from baffle import SettingsError, snapshots
 from baffle.engines.network import home as homes
 from baffle.engines.network.dialogue import run_name
 from baffle.engines.network.home import Home
-from baffle.errors import LedgerError
+from baffle.errors import LedgerError, StorageError
 from baffle.messages import encode
 from federation import play, simulation
 
@@ -119,7 +118,7 @@ def test_a_full_disk_is_told_and_costs_nothing_else(homes_at, tmp_path, run, mon
     home.keep(name, header, state)
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise StorageError(tmp_path, "can't be written: No space left on device")
 
     monkeypatch.setattr(homes, "write_snapshot", full)
     assert not home.keep(name, header, play(simulation()).advance().state)

@@ -138,5 +138,5 @@ def test_only_errors_extras_and_the_status_are_imported_from_the_rest(source):
     names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     own = {name for name in names if name.startswith("baffle") and not name.startswith("baffle.report.")}
-    assert own <= {"baffle.errors", "baffle.exposure", "baffle.extras", "baffle.status"}
+    assert own <= {"baffle.errors", "baffle.exposure", "baffle.extras", "baffle.status", "baffle.storage"}
     assert not {name.partition(".")[0] for name in names} & {"torch", "numpy"}
