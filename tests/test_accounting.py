@@ -188,6 +188,13 @@ def test_what_tells_nothing_can_go_on_for_ever():
     assert affordable_rounds(Curve(lambda orders: np.zeros(len(orders))), 1.0, 1e-5) == MOST_ROUNDS
 
 
+@pytest.mark.parametrize("divergence", [699.0, 701.0, 800.0, 1e6])
+def test_a_curve_beyond_the_range_of_exponentials_is_amplified_all_the_same(divergence):
+    """At order 2: ln(1 + γ² · 2 e^D), which is D + ln 2γ² for a D so large; γ is 1/10."""
+    drawn = Curve(lambda orders: np.full(len(orders), divergence), Drawn(1, 10))
+    assert drawn.divergences([2.0])[0] == pytest.approx(divergence + math.log(0.02), rel=1e-12)
+
+
 def test_what_hides_nothing_costs_everything():
     nothing = Curve(lambda orders: np.full(len(orders), math.inf))
     assert epsilon(nothing, 1, 1e-5) == math.inf

@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from baffle.allocation import RULES, Candidate, balanced, equal, samples, share, variance
+from baffle.allocation import floors as floors_of
 from baffle.errors import SettingsError
 
 PLENTY = 1 << 28
@@ -202,6 +203,13 @@ def test_cheap_blocks_are_measured_to_the_full_where_half_of_the_passes_do(task)
     assume(any(cheap) and price(full, candidates) <= 0.5 * passes)
     budgets = share(passes, candidates, weights)
     assert [b for b, c in zip(budgets, cheap, strict=True) if c] == [f for f, c in zip(full, cheap, strict=True) if c]
+
+
+@pytest.mark.parametrize(("cheap", "full"), [(25, 25), (26, 24)])
+def test_cheap_blocks_may_take_half_of_the_passes_and_no_more(cheap, full):
+    """Of 100 passes, 25 blocks of 2 take 50; 24 of them and the least of two others, 1 each, take 50 as well."""
+    blocks = [candidate(most=2)] * cheap
+    assert floors_of(100.0, blocks) == [2] * full + [1] * (cheap - full)
 
 
 @given(tasks(), st.integers(-60, 60))

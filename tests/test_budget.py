@@ -81,6 +81,25 @@ def test_what_a_method_is_given() -> None:
     alone, _ = private(FOUR_BITS, federation(), target("rqm"))
     assert alone.privacy.summed == 0
     assert alone.privacy.extension > rounded.privacy.extension
+    assert alone.privacy.keep == rounded.privacy.keep == 0.1
+
+
+def test_randomised_quantisation_accounts_for_the_slopes_of_all_local_steps() -> None:
+    """In the open, where it does not matter who colludes."""
+    method = msgspec.structs.replace(FOUR_BITS, local_steps=2, forwards=80)
+    found, _ = private(method, federation(), target("rqm", colluding=9))
+    plan = server.plan(found, federation(), found.start(simulation().header().start({}).parameters))
+    assert (plan.steps, found.privacy.slopes, found.privacy.summed) == (2, plan.words, 0)
+    one, _ = private(FOUR_BITS, federation(), target("rqm"))
+    assert found.privacy.slopes == 2 * one.privacy.slopes
+    assert found.privacy.extension > one.privacy.extension
+
+
+def test_one_that_does_not_collude_and_five_bits_will_do() -> None:
+    shared, _ = private(METHOD, federation(secure=True), target("shares", colluding=3))
+    assert shared.privacy.shares == 1
+    five = msgspec.structs.replace(METHOD, bits=5)
+    assert private(five, federation(), target("rqm"))[0].privacy.slopes > 0
 
 
 @pytest.mark.parametrize(

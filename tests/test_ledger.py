@@ -322,6 +322,27 @@ def test_a_record_is_on_disk_when_append_returns(tmp_path, monkeypatch) -> None:
     made.close()
 
 
+def test_what_is_cut_off_is_off_the_disk_before_anything_is_added(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "ledger"
+    starts = write(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    reader, sizes, flush = Reader(path), [], os.fsync
+    assert len(list(reader)) == len(PAYLOADS) - 1
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (sizes.append(os.fstat(descriptor).st_size), flush(descriptor)))
+    again = Ledger.reopen(reader)
+    assert sizes == [starts[-2]]
+    again.close()
+
+
+def test_a_new_ledger_and_its_name_are_on_disk_before_its_first_record(tmp_path, monkeypatch) -> None:
+    flushed, flush = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (flushed.append(os.fstat(descriptor).st_ino), flush(descriptor))
+    )
+    Ledger.create(tmp_path / "ledger").close()
+    assert flushed == [(tmp_path / "ledger").stat().st_ino, tmp_path.stat().st_ino]
+
+
 # The page.
 
 PAGE = Path(__file__).parents[1] / "docs" / "ledger.md"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from baffle import accounting, serving
+from baffle import Baffle, accounting, budget, messages, serving
+from baffle.directions import Rademacher
 from baffle.engines.network import hub, roster, standing
+from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
+from baffle.mechanisms import GaussianPrivacy, RandomisedPrivacy, private
+from baffle.optimizers import Adam, ExponentialAverage, Sgd
 from baffle.secure import member as secure_member
 
 
@@ -13,6 +17,10 @@ from baffle.secure import member as secure_member
     ("value", "limit"),
     [
         (accounting.MOST_ROUNDS, 1 << 40),
+        (budget.COARSE, 1e-3),
+        (private.MOST_SLOPES, 1 << 28),
+        (private.MOST_SLOPES, messages.MOST_SLOPES),
+        (private.MOST_SHARES, 1000),
         (serving.MOST_SAMPLES, 1 << 31),
         (secure_member.MOST_HELD, 64),
         (secure_member.AHEAD, 8),
@@ -24,6 +32,49 @@ from baffle.secure import member as secure_member
 def test_a_limit_is_what_it_was(value, limit) -> None:
     assert value == limit
     assert type(value) is type(limit)
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults"),
+    [
+        (ForwardDifference, {"scale": 1e-3}),
+        (CentralDifference, {"scale": 1e-2}),
+        (CentredDifference, {"scale": 1e-2}),
+        (Sgd, {"rate": 1e-2, "momentum": 0.0, "weight_decay": 0.0}),
+        (Adam, {"rate": 1e-2, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
+        (ExponentialAverage, {"decay": 0.995}),
+        (GaussianPrivacy, {"size": 1.0, "quantile": 0.0, "rate": 0.2, "shares": 0}),
+        (RandomisedPrivacy, {"size": 1.0, "summed": 0, "shares": 0}),
+        (
+            Baffle,
+            {
+                "forwards": 3200,
+                "batch": 0,
+                "estimator": CentredDifference(1e-2),
+                "law": Rademacher(),
+                "blocks": "layers",
+                "allocation": "adaptive",
+                "orthogonal": True,
+                "groups": 1,
+                "bits": 8,
+                "bound": 16.0,
+                "spread": 6.0,
+                "local_steps": 1,
+                "local_rate": 0.1,
+                "clip": 0.3,
+                "optimizer": Adam(rate=2e-2, beta1=0.5),
+                "average": ExponentialAverage(),
+                "anneal": 0,
+                "privacy": None,
+            },
+        ),
+    ],
+)
+def test_a_default_is_what_it_was(kind, defaults) -> None:
+    """A run that somebody began without saying more goes on with these."""
+    names = kind.__struct_fields__[-len(kind.__struct_defaults__) :]
+    found = [value() if isinstance(value, type(lambda: 0)) else value for value in kind.__struct_defaults__]
+    assert dict(zip(names, found, strict=True)) == defaults
 
 
 def test_the_latency_told_is_of_the_latest_32_reports(monkeypatch) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from baffle.errors import SettingsError
 
 CHEAP = 0.02
-"""Share of a round's passes up to which a block is measured to the full, while all such blocks take less than half."""
+"""Share of a round's passes up to which a block is measured to the full, while all such blocks take half at most."""
 _HALVINGS = 120
 _ROUNDING = 1e-6
 

@@ -145,6 +145,20 @@ def test_the_bound_of_the_next_round_by_hand() -> None:
         assert again.privacy.size == quiet.state.size
 
 
+@pytest.mark.parametrize(
+    ("shares", "secure", "quorum"),
+    [(0, False, 2), (0, True, 4), (4, True, 4)],
+    ids=["the server's noise", "secure sums", "shares"],
+)
+def test_with_few_clients_there_a_round_counts_only_where_protection_does_not_need_more(shares, secure, quorum) -> None:
+    """Two of six are there, where the quorum is half of them, or two thirds of a secure sum's."""
+    method = private(shares=shares)
+    made = simulation(method, sizes=(12,) * 6, weight="equal")
+    federation = msgspec.structs.replace(made.header().federation, secure=secure)
+    plan = server.plan(method, federation, made.header().start({}), [1, 4])
+    assert (plan.cohort, plan.quorum) == ((1, 4), quorum)
+
+
 def test_shares_are_not_given_in_the_open() -> None:
     method = private(shares=4)
     made, state, plan = planned(method, secure=True)

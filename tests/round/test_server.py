@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -23,7 +24,7 @@ from baffle.bits import words
 from baffle.client import answer
 from baffle.directions import Orthogonal
 from baffle.keys import Key
-from baffle.messages import Report, decode, encode
+from baffle.messages import Aggregate, Report, decode, encode
 from baffle.packing import pack
 from baffle.parameters import digest
 from baffle.reconstruction import local_gradient, reconstruct
@@ -287,6 +288,26 @@ def test_orthogonal_directions_leave_no_weight_out(estimator, budget) -> None:
     exact = exact_gradient(state.parameters, made.shares[0].data.take(np.arange(12)))
     errors = np.abs(np.mean(estimates, axis=0, dtype=np.float64) - exact)
     assert (errors <= 4.5 * np.std(estimates, axis=0, dtype=np.float64) / np.sqrt(120) + 1e-5).all(), errors
+
+
+def test_mean_squares_rise_at_once_and_fall_by_a_tenth_by_hand() -> None:
+    """Two slopes a block of 3 and 4 in 127ths of a bound of 16, weight 2: (16/254)² · (9 + 16)/2."""
+    played = play(simulation(with_(law=Gaussian(), forwards=12, batch=1)))
+    plan = msgspec.structs.replace(
+        played.plan, blocks=tuple(msgspec.structs.replace(one, budget=2, bound=16.0) for one in played.plan.blocks)
+    )
+    now = (16 / 254) ** 2 * 12.5
+    for before, after in (
+        ((), (now, now)),
+        ((now / 2, now), (now, now)),
+        ((now / 4, now * 11), (now, now * 10)),
+        ((now * 2, now * 21), (now * 1.9, now * 19)),
+    ):
+        sums = np.array([[[3, -4, -4, 3]]])
+        aggregate = Aggregate.of(2, sums, plan.bits)
+        state = replace(played.state, squares=before)
+        moved = server.apply(played.simulation.algorithm, state, plan, aggregate, KERNELS)
+        assert moved.squares == pytest.approx(after, rel=1e-12)
 
 
 @given(st.permutations(range(6)))
