@@ -14,11 +14,22 @@ from hypothesis import strategies as st
 
 from baffle import certificates
 from baffle.certificates import Signer
-from baffle.engines.network.dialogue import Challenge, Fetch, Hello, Refused, Stranger, Turn, Welcome, heard, sealed
+from baffle.engines.network.dialogue import (
+    PROTOCOL,
+    Challenge,
+    Fetch,
+    Hello,
+    Refused,
+    Stranger,
+    Turn,
+    Welcome,
+    heard,
+    sealed,
+)
 from baffle.engines.network.member import RefusedError
 from baffle.engines.network.roster import Roster
 from baffle.errors import BaffleError
-from baffle.messages import PROTOCOL, Report, decode, encode
+from baffle.messages import Report, decode, encode
 from federation import simulation
 from networked import hub_of, net
 

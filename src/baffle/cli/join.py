@@ -37,7 +37,7 @@ def join(options: argparse.Namespace) -> None:
 
 
 def _join(options: argparse.Namespace) -> None:
-    from baffle.engines.network.channel import Channel
+    from baffle.engines.network.channel import Channel, server_at
     from baffle.engines.network.diagnose import why
     from baffle.engines.network.home import Home
     from baffle.engines.network.keyring import ClientKeys
@@ -56,11 +56,12 @@ def _join(options: argparse.Namespace) -> None:
     session = secrets.token_bytes(8)
     with Home(options.state or Path(f"baffle-client-{number}")) as home:
         private = home.private()
-        with ZenohClient(options.server, keys, session.hex()) as line:
+        with ZenohClient(options.server, keys, session.hex(), number=number) as line:
             channel = Channel(
                 ask=line.ask,
                 number=number,
                 sign=(lambda _: b"") if keys is None else keys.signer.sign,
+                server_of=None if keys is None else server_at(options.server, keys.ca_pem),
                 why=lambda: "" if line.connected else why(options.server, keys, datetime.now(UTC)),
                 session=session,
             )

@@ -67,7 +67,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
     from baffle.engines.network.hub import Hub
     from baffle.engines.network.keyring import ServerKeys
     from baffle.engines.network.roster import Roster
-    from baffle.engines.network.zenoh import ZenohServer
+    from baffle.engines.network.zenoh import MOST_CLIENTS, ZenohServer
     from baffle.serving import Service
 
     keys = None if options.insecure else ServerKeys.read(_keys(options.keys), datetime.now(UTC))
@@ -82,7 +82,12 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         "listen": options.listen,
         "pid": os.getpid(),
     }
-    roster = Roster(len(simulation.shares), None if keys is None else keys.ca_pem, admitted)
+    roster = Roster(
+        len(simulation.shares),
+        None if keys is None else keys.ca_pem,
+        admitted,
+        b"" if keys is None else keys.certificate_pem,
+    )
     hub = Hub(
         roster=roster,
         settings=settings,
@@ -101,7 +106,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         most_samples=options.most_samples,
         linger=options.linger,
     )
-    with hub, ZenohServer(options.listen, keys, hub.receive, hub.gone):
+    with hub, ZenohServer(options.listen, keys, hub.receive, hub.gone, clients=min(roster.clients, MOST_CLIENTS)):
         log.info("listening at %s%s", ", ".join(options.listen), "" if keys else ", without keys: for tests only")
         _explain_silence(hub, options.listen, keys)
         with Display(experiment, simulation.runtime.layout.size, len(simulation.shares), out) as display:

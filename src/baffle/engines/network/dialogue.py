@@ -16,12 +16,17 @@ from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
 from baffle.errors import ReportError
 from baffle.messages import Aggregate, Count, Number, encode
 
+PROTOCOL = 2
+"""Version of this dialogue; another one is refused. In version 1, signatures were good at any server."""
 PARK = 10.0
 """Seconds after which the server answers a client for which there is nothing to do."""
 PART = 256 * 1024
 """Most bytes of a snapshot, or of steps, in one message."""
 CHECK = 8
 """Bytes of a digest that tells an accident, where nobody gains by a forgery."""
+
+ANY_SERVER = bytes(32)
+"""Stands for a server's certificate where there is none, and in a client's first words, before it has seen it."""
 
 Session: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
 """Random name of a client's process."""
@@ -79,7 +84,7 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     client: Count
     session: Session
     signature: Annotated[bytes, Meta(max_length=64)]
-    """Of session ‖ body; empty without keys."""
+    """Of `signed`; empty without keys."""
     body: bytes
 
 
@@ -96,9 +101,11 @@ class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Challenge(msgspec.Struct, frozen=True, array_like=True, tag="challenge"):
-    """To be said back."""
+    """To be said back, and whose it is."""
 
-    challenge: bytes
+    challenge: Annotated[bytes, Meta(max_length=16)]
+    certificate: Annotated[bytes, Meta(max_length=16_384)] = b""
+    """The server's, PEM, to which all that the client signs from now on is bound; empty without keys."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -212,10 +219,17 @@ _WORDS: msgspec.msgpack.Decoder[Words] = msgspec.msgpack.Decoder(Words)
 _REPLY: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
-def sealed(client: int, session: bytes, words: Words, sign: Callable[[bytes], bytes]) -> bytes:
-    """Return a client's words as they travel."""
+def sealed(
+    client: int, session: bytes, words: Words, sign: Callable[[bytes], bytes], server: bytes = ANY_SERVER
+) -> bytes:
+    """Return a client's words as they travel, to the server whose certificate has the SHA-256 `server`."""
     body = encode(words)
-    return encode(Signed(client, session, sign(session + body), body))
+    return encode(Signed(client, session, sign(signed(server, session, body)), body))
+
+
+def signed(server: bytes, session: bytes, body: bytes) -> bytes:
+    """Return what is signed of words: SHA-256 of the server's certificate ‖ session ‖ body."""
+    return server + session + body
 
 
 def opened(message: Signed) -> Words:

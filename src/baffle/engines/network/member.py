@@ -16,6 +16,7 @@ from baffle.client import Client, Contribution, answer, contributions
 from baffle.engines.network.channel import Channel, RefusedError
 from baffle.engines.network.covert import Enrol, Meet, Open, Told, Vow
 from baffle.engines.network.dialogue import (
+    PROTOCOL,
     Begin,
     Call,
     Challenge,
@@ -41,7 +42,7 @@ from baffle.engines.network.steps import OutOfStepError, numbers_of
 from baffle.errors import BaffleError, ReportError
 from baffle.header import Header
 from baffle.keys import Key
-from baffle.messages import PROTOCOL, Plan, encode
+from baffle.messages import Plan, encode
 from baffle.runtimes import Batch, Runtime
 from baffle.server import State
 
