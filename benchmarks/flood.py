@@ -28,14 +28,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import machine
+
+from baffle.certificates.serving import digest_of
+from baffle.engines.network import dialogue
+from baffle.engines.network.keyring import ClientKeys
+from baffle.engines.network.links import KEY, client_settings, config_of
+from baffle.ledger import Reader
 from network import HOST, Ground, free_port
 
 FLOODS = ("none", "noise", "hellos", "forged", "junk", "named", "turns")
@@ -50,63 +56,71 @@ HOSTILE = 2
 # The hostile client's process.
 
 
+@dataclass
+class Hostile:
+    """What a client with good keys sends that means harm."""
+
+    keys: Any
+    session: bytes = field(default_factory=lambda: secrets.token_bytes(8))
+    server: bytes = bytes(32)
+    sent: int = 0
+
+    def hello(self, challenge: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+        words = dialogue.Hello(dialogue.PROTOCOL, "x", self.keys.sign_certificate, challenge)
+        return dialogue.sealed(HOSTILE, self.session, words, sign, self.server if challenge else dialogue.ANY_SERVER)
+
+    def turn(self, client: int, report: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+        words = dialogue.Turn(self.sent, b"", 0, 12, report, 0)
+        return dialogue.sealed(client, self.session, words, sign, self.server)
+
+    def joins(self, answered: Callable[[bytes], bytes]) -> None:
+        """Say hello, and the challenge back."""
+        reply = dialogue.heard(answered(self.hello(b"", self.keys.signer.sign)))
+        while isinstance(reply, dialogue.Challenge):
+            self.server = digest_of(reply.certificate)
+            reply = dialogue.heard(answered(self.hello(reply.challenge, self.keys.signer.sign)))
+
+    def messages(self, kind: str) -> Iterator[bytes]:
+        """Make messages without end."""
+        wrong: Callable[[bytes], bytes] = lambda _: bytes(64)  # noqa: E731
+        large = self.turn(0, bytes(1_000_000), wrong)
+        makes: dict[str, Callable[[], bytes]] = {
+            "noise": lambda: os.urandom(self.sent % 64),
+            "hellos": lambda: self.hello(b"", self.keys.signer.sign),
+            "forged": lambda: self.hello(b"", wrong),
+            "junk": lambda: os.urandom(1_000_000),
+            "named": lambda: large,
+            "turns": lambda: self.turn(HOSTILE, b"", self.keys.signer.sign),
+        }
+        while True:
+            self.sent += 1
+            yield makes[kind]()
+
+
 def attack(kind: str, port: int, folder: str) -> None:
-    """Send until killed; say each second how much."""
+    """Send until killed; say now and then how much."""
     import zenoh
 
-    from baffle.certificates.serving import digest_of
-    from baffle.engines.network.dialogue import ANY_SERVER, PROTOCOL, Challenge, Hello, Turn, heard, sealed
-    from baffle.engines.network.keyring import ClientKeys
-    from baffle.engines.network.links import KEY, client_settings, config_of
+    hostile = Hostile(ClientKeys.read(Path(folder), datetime.now(UTC)))
+    told, door = time.monotonic(), f"{KEY}/{HOSTILE}"
+    with zenoh.open(config_of(client_settings((HOST, port), hostile.keys, 1 << 20))) as link:
 
-    keys = ClientKeys.read(Path(folder), datetime.now(UTC))
-    session, door = secrets.token_bytes(8), f"{KEY}/{HOSTILE}"
-    with zenoh.open(config_of(client_settings((HOST, port), keys, 1 << 20))) as link:
-        hello = sealed(HOSTILE, session, Hello(PROTOCOL, "x", keys.sign_certificate, b""), keys.signer.sign)
-        wrong = sealed(HOSTILE, session, Hello(PROTOCOL, "x", keys.sign_certificate, b""), lambda _: bytes(64))
-        named = sealed(0, session, Turn(1, b"", 0, 1, bytes(1_000_000), 0), lambda _: bytes(64))
-        server = ANY_SERVER
-
-        def answered(payload: bytes) -> Any:
+        def answered(payload: bytes) -> bytes:
             while True:
                 for reply in link.get(door, zenoh.handlers.FifoChannel(4), payload=payload, timeout=20.0):
                     if reply.ok is not None:
-                        return heard(bytes(reply.ok.payload))
+                        return bytes(reply.ok.payload)
                 time.sleep(0.1)
 
         if kind == "turns":
-            while isinstance(reply := answered(hello), Challenge):
-                server = digest_of(reply.certificate)
-                words = Hello(PROTOCOL, "x", keys.sign_certificate, reply.challenge)
-                hello = sealed(HOSTILE, session, words, keys.signer.sign, server)
-        sent, told = 0, time.monotonic()
-        while True:
-            sent += 1
-            match kind:
-                case "noise":
-                    payload = os.urandom(sent % 64)
-                case "hellos":
-                    payload = hello
-                case "forged":
-                    payload = wrong
-                case "junk":
-                    payload = os.urandom(1_000_000)
-                case "named":
-                    payload = named
-                case _:
-                    turn = Turn(sent, b"", 0, 12, b"", 0)
-                    payload = sealed(HOSTILE, session, turn, keys.signer.sign, server)
+            hostile.joins(answered)
+        wait = zenoh.CongestionControl.BLOCK
+        for payload in hostile.messages(kind):
             with contextlib.suppress(zenoh.ZError):
-                link.get(
-                    door,
-                    lambda _: None,
-                    payload=payload,
-                    timeout=30.0,
-                    congestion_control=zenoh.CongestionControl.BLOCK,
-                )
+                link.get(door, lambda _: None, payload=payload, timeout=30.0, congestion_control=wait)
             if time.monotonic() - told > 0.5:
                 told = time.monotonic()
-                print(sent, flush=True)
+                print(hostile.sent, flush=True)
 
 
 # The measurement.
@@ -119,17 +133,14 @@ class Server:
     process: subprocess.Popen[bytes]
     out: Path
 
-    def round(self) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            return int(json.loads((self.out / "status.json").read_text())["round"])
-        return 0
-
     def status(self) -> dict[str, Any]:
-        return json.loads((self.out / "status.json").read_text())
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((self.out / "status.json").read_text())
+        return {"round": 0}
 
-    def records(self) -> int:
-        """Return the bytes of the ledger: what is in it counts, however seldom the status is written."""
-        return (self.out / "ledger").stat().st_size
+    def rounds(self) -> int:
+        """Return how many rounds are in the ledger, however seldom the status is written."""
+        return sum(1 for _ in Reader(self.out / "ledger"))
 
     def memory(self) -> float:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
@@ -165,54 +176,38 @@ def measured(ground: Ground, kind: str, duty: float, seconds: float) -> dict[str
     port, out = free_port(), ground.folder / f"run-{kind}-{duty}"
     command = [sys.executable, "-m", "baffle", "serve", str(ground.folder / "served.toml"), "--out", str(out)]
     command += ["--listen", f"{HOST}:{port}", "--keys", str(ground.folder / "server"), "--wait", "2", "--no-report"]
+    hostile = [sys.executable, __file__, "--attack", kind, str(port), str(ground.folder / f"client-{HOSTILE}")]
     with (ground.folder / "server.log").open("wb") as log, contextlib.ExitStack() as stack:
         server = Server(stack.enter_context(ended(subprocess.Popen(command, stdout=log, stderr=log))), out)
         for number in range(2):
             stack.enter_context(ended(ground.join(number, f"{HOST}:{port}")))
-        until(lambda: server.round() > 5, ground)
-        idle = server.memory()
-        rivals = stack.enter_context(contextlib.ExitStack())
-        rivals.enter_context(starved(server.process.pid, duty))
-        if kind != "none":
-            hostile = [sys.executable, __file__, "--attack", kind, str(port), str(ground.folder / f"client-{HOSTILE}")]
-            process = rivals.enter_context(ended(subprocess.Popen(hostile, stdout=subprocess.PIPE)))
-            assert process.stdout is not None
-            process.stdout.readline()
-            lines = process.stdout
-            sent: list[int] = []
-            threading.Thread(target=lambda: sent.extend(int(line) for line in lines), daemon=True).start()
-        before, size, peak = rounds_in(out), server.records(), idle
-        began = time.monotonic()
-        while time.monotonic() - began < seconds:
-            time.sleep(0.1)
-            peak = max(peak, server.memory())
-        took, after = time.monotonic() - began, rounds_in(out)
-        number = (sent or [0])[-1] if kind != "none" else 0
-        rivals.close()
-        time.sleep(1.5)
-        told = server.status()
+        until(lambda: server.status()["round"] > 5, ground)
+        peak = idle = server.memory()
+        sent = [0]
+        with starved(server.process.pid, duty):
+            if kind != "none":
+                process = stack.enter_context(ended(subprocess.Popen(hostile, stdout=subprocess.PIPE)))
+                lines: Any = process.stdout
+                lines.readline()
+                threading.Thread(target=lambda: sent.extend(map(int, lines)), daemon=True).start()
+            before, began = server.rounds(), time.monotonic()
+            while time.monotonic() - began < seconds:
+                time.sleep(0.1)
+                peak = max(peak, server.memory())
+            rate = (server.rounds() - before) / (time.monotonic() - began)
+            load = os.getloadavg()[0]
+        time.sleep(1.5)  # until the next status
+        inbox = server.status().get("inbox")
     return {
         "flood": kind,
         "duty": duty,
-        "sent": number,
-        "rounds_a_second": (after - before) / took,
-        "ledger_bytes": server_bytes(out) - size,
+        "sent": sent[-1],
+        "rounds_a_second": rate,
         "idle_mib": idle,
         "above_idle_mib": peak - idle,
-        "inbox": told.get("inbox"),
-        "load": os.getloadavg()[0],
+        "inbox": inbox,
+        "load": load,
     }
-
-
-def rounds_in(out: Path) -> int:
-    """Return how many rounds are in a ledger."""
-    from baffle.ledger import Reader
-
-    return sum(1 for _ in Reader(out / "ledger"))
-
-
-def server_bytes(out: Path) -> int:
-    return (out / "ledger").stat().st_size
 
 
 @contextlib.contextmanager

@@ -34,11 +34,22 @@ def session(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def inbox_of(*joined: int, **limits: int) -> Inbox:
-    """Return an inbox of a server where these clients have joined."""
+class Clock:
+    """Goes on by so many seconds whenever it is looked at."""
+
+    def __init__(self, pace: float = 1.0) -> None:
+        self.now, self.pace = 0.0, pace
+
+    def __call__(self) -> float:
+        self.now += self.pace
+        return self.now
+
+
+def inbox_of(*joined: int, pace: float = 1.0, **limits: int) -> Inbox:
+    """Return an inbox of a server where these clients have joined, and nobody waits for slow lanes."""
     roster = Roster(10, None)
     roster.entries = {number: Entry(number, session(number)) for number in joined}
-    return Inbox(roster, Limits(**limits))
+    return Inbox(roster, Limits(**limits), Clock(pace))
 
 
 def said(client: int, name: bytes | None = None) -> bytes:
@@ -102,6 +113,25 @@ def test_a_client_has_room_for_eight_messages_and_two_mebibytes() -> None:
     assert [inbox.roster.entries[number].dropped for number in (0, 1)] == [19_992, 18]
     assert inbox.peak == (10, 8 * 4097 + 2 * 1_004_096)
     assert (inbox.messages, inbox.size) == (0, 0)
+
+
+def test_a_lane_that_was_too_full_is_slow_until_it_has_been_empty() -> None:
+    inbox = inbox_of(0, 1, 2, pace=0.0)
+    for _ in range(9):
+        for number in (1, 2):
+            inbox.put(Question(b"x"), number)
+    assert taken(inbox) == [1]
+    inbox.put(Question(b"x"), 0)
+    assert taken(inbox) == [0]
+    for due, expected in ((0.049, []), (0.051, [2]), (0.09, []), (0.11, [1])):
+        inbox.clock.now = due
+        assert taken(inbox) == expected
+    inbox.clock.pace = 0.1
+    assert len(taken(inbox)) == 13
+    for _ in range(8):
+        inbox.put(Question(b"x"), 1)
+    inbox.clock.pace = 0.0
+    assert taken(inbox) == [1] * 8, "forgiven"
 
 
 def test_a_message_that_is_larger_than_all_the_room_gets_in_alone() -> None:
@@ -243,6 +273,7 @@ class Slow:
 @pytest.mark.parametrize("links", [True, False], ids=["by links", "by an open door"])
 def test_a_flood_at_a_busy_desk_takes_little_room_and_delays_the_others_by_few_messages(links) -> None:
     inbox = inbox_of(0, 1, 2)
+    inbox.clock = time.monotonic
     slow = Slow(inbox)
     inbox.put(Question(said(1), "busy"), 1)
     assert slow.busy.wait(10.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -25,7 +27,9 @@ _NOTICES = 256
 _AROUND = 4096
 """Bytes that a waiting message takes beside its own."""
 _OTHERS = 4
-"""Messages of clients that have joined to one of those that have not, while both wait."""
+"""Messages of clients that have joined to one of those that have not, or of slow lanes, while both wait."""
+_SLOW = 0.05
+"""Seconds between two messages of lanes that have been too full."""
 _QUANTUM = 1 << 16
 """Bytes of a message for each turn that it waits."""
 
@@ -64,6 +68,8 @@ class Lane:
     messages: int = 0
     size: int = 0
     credit: int = 0
+    slow: bool = False
+    """Whether it has been too full, and not empty since."""
 
     def evict(self) -> int:
         """Take out the newest message, and return its size."""
@@ -82,8 +88,10 @@ class Inbox:
     Whoever asks is answered once and asks again, so what there is no room for is dropped, and counted. Each client has
     a lane of its own with room for a few messages, and lanes are served in turn, one message each; a large one waits
     a turn for each 64 KiB (after deficit round robin, Shreedhar and Varghese 1996). Lanes of clients that have joined
-    go first, but one message in five is of the others while both wait. When all lanes together hold too much, the
-    fullest lose their newest: before all, those of clients that have not joined.
+    go first, but one message in five is of the others while both wait. A lane that was too full once is slow until it
+    has been empty: of all slow lanes together 20 messages a second are answered at most, and one in five while others
+    wait, so that floods do not have the processor. When all lanes together hold too much, the fullest lose their
+    newest: before all, those of clients that have not joined.
 
     Whose lane a message goes into must be certain before its signature is looked at. With keys, zenoh's access control
     lets a link speak at the door of the client that its TLS certificate names and at no other's: then whoever floods
@@ -99,6 +107,8 @@ class Inbox:
 
     roster: Roster
     limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
     messages: int = 0
     """That wait now."""
     size: int = 0
@@ -113,6 +123,11 @@ class Inbox:
     _joined: deque[int] = field(default_factory=deque[int], repr=False)
     """Whose turn it is."""
     _others: deque[int] = field(default_factory=deque[int], repr=False)
+    _slow: deque[int] = field(default_factory=deque[int], repr=False)
+    _slow_at: float = 0.0
+    """When a message of a slow lane may be taken."""
+    _quick: int = 0
+    """Messages of others since the last of a slow lane."""
     _row: int = 0
     """Messages of clients that have joined since the last of the others."""
     _closed: bool = False
@@ -133,6 +148,7 @@ class Inbox:
                 self._add(lane, (request, client), size)
                 return
             count = self._drop(lane)
+            self._slow_down(lane)
         if seldom(count):
             whose = "of strangers" if number == STRANGERS else f"of client {number}"
             log.warning("a message %s is dropped (%d so far): more come than can be answered", whose, count)
@@ -154,9 +170,12 @@ class Inbox:
     def get(self, timeout: float) -> Letter | str | None:
         """Return the next message or notice, or None where there is none in `timeout` seconds, or none any more."""
         with self._changed:
-            if not self._lanes and not self._closed:
-                self._changed.wait(timeout)
-            return self._taken() if self._lanes else None
+            found = self._taken()
+            if found is None and not self._closed:
+                until_slow = self._slow_at - self.clock() if self._slow else timeout
+                self._changed.wait(max(0.0, min(timeout, until_slow)))
+                found = self._taken()
+            return found
 
     def close(self) -> None:
         """Take nothing more; what waits can still be got."""
@@ -205,10 +224,20 @@ class Inbox:
             lane.messages, lane.size = lane.messages + 1, lane.size + size
             self.messages, self.size = self.messages + 1, self.size + size
             self.peak = max(self.peak[0], self.messages), max(self.peak[1], self.size)
-        self._changed.notify()
+        if not lane.slow:
+            self._changed.notify()
 
     def _turns(self, lane: Lane) -> deque[int]:
+        """Return the turns that a lane is in."""
+        if lane.slow:
+            return self._slow
         return self._joined if lane.joined else self._others
+
+    def _slow_down(self, lane: Lane) -> None:
+        if lane.mail and not lane.slow:
+            self._turns(lane).remove(lane.number)
+            lane.slow = True
+            self._slow.append(lane.number)
 
     def _room(self, lane: Lane, size: int) -> bool:
         """Make room for a message in a lane at the cost of fuller ones; return whether there is any."""
@@ -252,11 +281,23 @@ class Inbox:
         oldest = next((name for name in names if name != known), names[0])
         lane.mail.remove((oldest, 0))
 
-    def _taken(self) -> Letter | str:
-        """Return what is next."""
+    def _whose(self) -> deque[int]:
+        """Return the turns whose turn it is; none where nothing can be taken now."""
+        now = self.clock()
+        idle = not self._joined and not self._others
+        if self._slow and (self._closed or now >= self._slow_at) and (idle or self._quick >= _OTHERS):
+            self._slow_at, self._quick = now + _SLOW, 0
+            return self._slow
+        self._quick += 1
         joined = bool(self._joined) and (self._row < _OTHERS or not self._others)
         self._row = self._row + 1 if joined else 0
-        turns = self._joined if joined else self._others
+        return self._joined if joined else self._others
+
+    def _taken(self) -> Letter | str | None:
+        """Return what is next, or None."""
+        turns = self._whose()
+        if not turns:
+            return None
         while True:
             lane = self._lanes[turns[0]]
             turns.rotate(-1)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from baffle import checks
 from baffle.engines.network.addresses import place, refuse_unservable
@@ -65,9 +65,9 @@ class ZenohServer:
     Args:
         listen: each HOST:PORT, with a host or an address of this machine, like `0.0.0.0:7447` and `[::]:7447`.
         keys: the server's; None for TCP without any protection, on loopback addresses alone.
-        receive: called with each request, in a thread of zenoh's, where it must only queue; and with the number of the
-            client by whose certificate it came, or None where it came to where anyone may ask. Without keys, the
-            number is what the link says.
+        receive: called with each request, in a thread of zenoh's that reads links, where it must only queue; and with
+            the number of the client by whose certificate it came, or None where it came to where anyone may ask.
+            Without keys, the number is what the link says.
         gone: called, in such a thread, with the session of a client whose link has ended, and its number: at once when
             it is closed or its process dies, after 10 s if the machine is frozen or unplugged.
         clients: numbers below it may be clients', 0 to MOST_CLIENTS.
@@ -95,8 +95,8 @@ class ZenohServer:
         self._receive, self._gone, self._most_bytes, self._dropped = receive, gone, most_bytes, 0
         self._session = _listening(server_settings(places, keys, most_bytes, clients), listen)
         for key in (KEY, f"{KEY}/*", OLD):
-            self._session.declare_queryable(key, self._asked, complete=True)
-        self._session.liveliness().declare_subscriber(f"{HERE}/*/*", self._changed, history=True)
+            self._session.declare_queryable(key, _at_once(self._asked), complete=True)
+        self._session.liveliness().declare_subscriber(f"{HERE}/*/*", _at_once(self._changed), history=True)
 
     def close(self) -> None:
         """Stop answering; requests that are open end without an answer. Closing again does nothing."""
@@ -301,6 +301,17 @@ class _Asked:
                     log.error("an answer of %d bytes is dropped: at most %d can be", len(payload), self._most_bytes)
         except zenoh.ZError as error:
             log.debug("zenoh: %s", error)
+
+
+def _at_once(act: Callable[[Any], None]) -> Any:
+    """Return a callback that zenoh's reading thread calls itself.
+
+    Otherwise another thread does, and what it has not got to waits in a queue without a bound. So a link from which
+    more comes than can be taken is read no faster, and its client has to wait.
+    """
+    import zenoh
+
+    return zenoh.handlers.Callback(act, indirect=False)
 
 
 def _number(key: str) -> int | None:
