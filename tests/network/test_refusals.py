@@ -23,7 +23,6 @@ from baffle.engines.network.dialogue import (
     Stranger,
     Turn,
     Welcome,
-    heard,
     sealed,
 )
 from baffle.engines.network.member import RefusedError
@@ -31,7 +30,7 @@ from baffle.engines.network.roster import Roster
 from baffle.errors import BaffleError
 from baffle.messages import Report, decode, encode
 from federation import simulation
-from networked import hub_of, net
+from networked import Question, hub_of, net, say
 
 NOW = datetime.now(UTC)
 CA = certificates.authority("test", 100, NOW - timedelta(days=30))
@@ -44,22 +43,6 @@ def pair(number: int, issuer=CA, *, days: int = 10, now: datetime = NOW):
 
 def signer(of) -> Signer:
     return Signer.read(of.key)
-
-
-class Question:
-    def __init__(self, payload: bytes) -> None:
-        self.payload, self.answer, self.arrived = payload, b"", threading.Event()
-
-    def reply(self, payload: bytes) -> None:
-        self.answer = payload
-        self.arrived.set()
-
-
-def say(hub, payload: bytes, seconds: float = 5.0):
-    question = Question(payload)
-    hub.receive(question)
-    assert question.arrived.wait(seconds), "no reply"
-    return heard(question.answer)
 
 
 def hello(hub, number: int, of, session: bytes = b"session1", *, sign=None, claimed: int | None = None):

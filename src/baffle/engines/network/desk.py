@@ -22,6 +22,9 @@ Answer: TypeAlias = tuple[Entry | None, Request | None, Reply | None]
 _PAUSE = 0.25
 """Seconds without a message after which there is a look around."""
 
+_REASON = 2000
+"""Characters of a reason that are told."""
+
 log = logging.getLogger("baffle")
 
 
@@ -77,7 +80,7 @@ class Desk:
             entry, reply = self.reply(message, request)
         except BaffleError as error:
             self._refuse(speaker, str(error))
-            reply = Refused(str(error), isinstance(error, FinalRefusalError))
+            reply = Refused(str(error)[:_REASON], isinstance(error, FinalRefusalError))
         except Exception:  # whatever a stranger sends must not end the service
             log.exception("a message could not be handled")
             reply = Refused("the server could not handle this message; its log says why", False)

@@ -22,6 +22,8 @@ PARK = 10.0
 """Seconds after which the server answers a client for which there is nothing to do."""
 PART = 256 * 1024
 """Most bytes of a snapshot, or of steps, in one message."""
+MOST = 1 << 20
+"""Bytes of the largest message."""
 CHECK = 8
 """Bytes of a digest that tells an accident, where nobody gains by a forgery."""
 
@@ -67,7 +69,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, tag="turn"):
 class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
     """Asks for a part of a snapshot."""
 
-    digest: bytes
+    digest: Annotated[bytes, Meta(max_length=32)]
     offset: Count
 
 
@@ -111,18 +113,22 @@ class Challenge(msgspec.Struct, frozen=True, array_like=True, tag="challenge"):
 class Kind(msgspec.Struct, frozen=True):
     """What the samples of all clients have in common."""
 
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=1 << 31)], ...], Meta(max_length=16)]
     """Of one sample."""
-    classes: int
-    """≥ 1."""
-    class_names: tuple[str, ...] = ()
+    classes: Annotated[int, Meta(ge=1, le=1 << 20)]
+    class_names: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=1 << 16)] = ()
     """By number, where they have names."""
+
+
+Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
+Setting: TypeAlias = bool | int | float | Text | Annotated[tuple[int | Text, ...], Meta(max_length=4096)] | None
+"""Of an experiment, as it travels: nothing that could be much larger in memory than in a message."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
     """The client is admitted."""
 
-    settings: dict[str, Any]
+    settings: Annotated[dict[Annotated[str, Meta(max_length=64)], Setting], Meta(max_length=256)]
     """The experiment's."""
     kind: Kind
     time: float
@@ -171,7 +177,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True, tag="offer"):
 class Part(msgspec.Struct, frozen=True, array_like=True, tag="part"):
     """A part of a snapshot."""
 
-    data: bytes
+    data: Annotated[bytes, Meta(max_length=PART)]
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
@@ -191,7 +197,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     """The client's words are not accepted."""
 
-    reason: str
+    reason: Annotated[str, Meta(max_length=4096)]
     final: bool
     """Whether asking again can't help."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from baffle.engines.network.convener import DONE, Convener
 from baffle.engines.network.desk import Desk, send
 from baffle.engines.network.dialogue import (
+    MOST,
     PARK,
     Bye,
     Challenge,
@@ -78,7 +79,7 @@ class Hub:
     """Seconds after which a client that waits is told so."""
     settle: float = SETTLE
     """Seconds after the start before rounds begin without clients that may come back."""
-    most_bytes: int = 1 << 20
+    most_bytes: int = MOST
     """The largest message that can be carried."""
     until: datetime | None = None
     """When the server's own certificate ends: then nothing more is answered, since links that are cut may come back."""

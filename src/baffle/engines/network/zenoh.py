@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from baffle import checks
 from baffle.engines.network.addresses import place, refuse_unservable
+from baffle.engines.network.dialogue import MOST
 from baffle.engines.network.keyring import ClientKeys, ServerKeys
 from baffle.engines.network.links import (
     HERE,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 SETTLE = 0.1
 """Seconds that a question without an answer takes longer, at most, unless the link has gone."""
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = MOST
 """The largest question or answer, in bytes: what zenoh queues for a client that is slow to take it in.
 
 A larger answer to a frozen client would hold a thread, and leave a link that never ends (zenoh 1.10).
