@@ -22,6 +22,7 @@ from baffle.engines.network.dialogue import (
     Refused,
     Stranger,
     Turn,
+    Wait,
     Welcome,
     sealed,
 )
@@ -149,6 +150,18 @@ def test_a_second_process_of_a_client_takes_over_and_the_first_is_told(hub) -> N
 def test_a_process_that_the_server_does_not_know_is_asked_to_say_hello(hub) -> None:
     turn = sealed(1, b"session1", Turn(0, b"", 0, 12, b"", 0), signer(pair(1)).sign)
     assert isinstance(say(hub, turn), Stranger)
+
+
+def test_a_large_message_is_not_kept_until_there_is_something_to_answer() -> None:
+    """Its client is told to wait at once, and asks again with a small one."""
+    of = pair(1)
+    with hub_of(simulation(), roster=Roster(3, CA.certificate), park=60.0) as hub:
+        hello(hub, 1, of)
+        assert say(hub, sealed(1, b"session1", Turn(1, b"", 0, 12, bytes(70_000), 0), signer(of).sign)) == Wait()
+        assert hub.roster.entries[1].parked is None
+        hub.receive(Question(sealed(1, b"session1", Turn(2, b"", 0, 12, b"", 0), signer(of).sign)))
+        assert isinstance(say(hub, sealed(1, b"session1", Fetch(b"", 0), signer(of).sign)), Refused)
+        assert hub.roster.entries[1].parked is not None
 
 
 def test_another_protocol_is_refused_for_good(hub) -> None:
