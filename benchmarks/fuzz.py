@@ -12,6 +12,7 @@ Targets are the functions of `tests/fuzzing.py`, each with a promise:
   answers in two attempts at a round, nor the sum of fewer than t members.
 - `aggregation`: a server that gets pledges, reports and answers of any kind has no sum but of t members or more, and
   the right one where the reports are those that honest members made.
+- `snapshots`: a snapshot that was changed and sealed again is a state of the layout, or is refused.
 
 Needs atheris, a tool for developers that is no dependency (`pip install atheris`). Each target runs by itself for 60
 seconds or as many as are given, at most 512 bytes an input; inputs that reach new code are kept in runs/fuzz and are
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 KEPT = Path("runs/fuzz")
 LONGEST = 512
-TARGETS = ("messages", "replies", "enrolments", "states", "members", "aggregation")
+TARGETS = ("messages", "replies", "enrolments", "states", "members", "aggregation", "snapshots")
 
 
 def one(target: str, seconds: int) -> None:

@@ -173,7 +173,7 @@ def federation(clients: int, rounds: int, *, counted: bool) -> dict[str, Any]:
         data = ground.simulation.shares[0].data
         keys = ServerKeys.read(ground.folder / "server", datetime.now(UTC))
         hub = Hub(
-            roster=Roster(clients, keys.ca_pem),
+            roster=Roster(clients, keys.ca_pem, certificate=keys.certificate_pem),
             settings=msgspec.to_builtins(ground.made),
             kind=Kind(data.shape, data.classes),
         )

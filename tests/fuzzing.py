@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -18,10 +20,11 @@ from baffle.directions import Gaussian, Orthogonal, Rademacher, Sparse
 from baffle.engines.network import covert, dialogue
 from baffle.engines.network.commitments import Commitments
 from baffle.engines.network.steps import numbers_of
-from baffle.errors import ReportError, SettingsError
+from baffle.errors import LedgerError, ReportError, SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.mechanisms import MISSING
 from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, decode, encode
+from baffle.parameters import Layout, Tensor
 from baffle.secure import (
     Aggregation,
     Answer,
@@ -39,6 +42,8 @@ from baffle.secure import (
 )
 from baffle.secure.messages import Closing, Deposit
 from baffle.secure.pledge import binding_of, place_of, share_told, transcript_of
+from baffle.server import State
+from baffle.snapshots import _BLANK, _SEAL, _seal, read_snapshot, write_snapshot
 from secured import CA, NOW, SUBJECT, drawn, enrolled, epoch, signer, terms
 from secured import Round as Play
 
@@ -530,6 +535,30 @@ def checked_sum(play: Play, server: Aggregation) -> None:
         assert sums.slopes.tolist() == (len(sums.reported) * np.arange(4)).tolist()
 
 
+@cache
+def kept() -> tuple[Layout, bytes]:
+    """Return a layout, and the bytes of a snapshot of it."""
+    layout = Layout((Tensor("a.weight", (2, 3)), Tensor("b", (3,), live=b"\x05")))
+    vector = np.arange(8, dtype=np.float32)
+    state = State(vector, vector, {"first": vector, "power1": np.ones(1)}, 7, 1, (0.5, 2.0), 1.0)
+    with TemporaryDirectory() as folder:
+        return layout, write_snapshot(Path(folder), layout, state, bytes(32)).read_bytes()
+
+
+def snapshots(data: bytes) -> None:
+    """A snapshot that was changed and sealed again is a state of the layout, or is refused as LedgerError."""
+    choices = Choices(data)
+    layout, whole = kept()
+    found = _SEAL.sub(b'"seal":"' + _BLANK + b'"', bent(choices, whole))
+    at = found.find(_BLANK)
+    sealed = found[:at] + _seal(found) + found[at + len(_BLANK) :] if at >= 0 else found
+    with TemporaryDirectory() as folder, suppress(LedgerError):
+        path = Path(folder) / "1.safetensors"
+        path.write_bytes(sealed)
+        state, _ = read_snapshot(path, layout)
+        assert state.parameters.shape == state.average.shape == (layout.size,)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "messages": messages,
     "replies": replies,
@@ -537,4 +566,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "states": states,
     "members": members,
     "aggregation": aggregation,
+    "snapshots": snapshots,
 }

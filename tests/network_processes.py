@@ -291,7 +291,9 @@ def serve(settings: dict[str, Any]) -> None:
     made, out = simulated(settings), Path(settings["out"])
     keys = ServerKeys.read(Path(settings["keys"]), datetime.now(UTC)) if settings["keys"] else None
     hub = Hub(
-        roster=Roster(settings["clients"], keys.ca_pem if keys else None),
+        roster=Roster(
+            settings["clients"], keys.ca_pem if keys else None, certificate=keys.certificate_pem if keys else b""
+        ),
         settings={},
         kind=Kind((4,), 3),
         deadline=settings.get("deadline", 20.0),
@@ -314,7 +316,7 @@ def serve(settings: dict[str, Any]) -> None:
 
 
 def join(settings: dict[str, Any]) -> None:
-    from baffle.engines.network.channel import Channel
+    from baffle.engines.network.channel import Channel, server_at
     from baffle.engines.network.home import Home
     from baffle.engines.network.keyring import ClientKeys
     from baffle.engines.network.member import Equipment, Member
@@ -335,12 +337,16 @@ def join(settings: dict[str, Any]) -> None:
         return own.draw(generator, size)
 
     session = os.urandom(8)
-    with Home(Path(settings["state"])) as home, ZenohClient(settings["place"], keys, session.hex()) as line:
+    with (
+        Home(Path(settings["state"])) as home,
+        ZenohClient(settings["place"], keys, session.hex(), number=number) as line,
+    ):
         faulty = Faulty(line.ask, **settings.get("faults", {"seed": 0, "chance": 0.0}))
         channel = Channel(
             ask=Telling(faulty) if settings.get("told") else faulty,
             number=number,
             sign=keys.signer.sign if keys else lambda _: b"",
+            server_of=server_at(settings["place"], keys.ca_pem) if keys else None,
             why=lambda: "" if line.connected else "the server is away",
             patience=settings.get("patience", 20.0),
             session=session,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from baffle.engines.network.channel import Channel
-from baffle.engines.network.dialogue import Kind
+from baffle.engines.network.dialogue import Kind, Reply, heard
 from baffle.engines.network.home import Home
 from baffle.engines.network.hub import Hub
 from baffle.engines.network.loopback import Faults, Line
@@ -26,7 +26,7 @@ from baffle.simulation import Simulation
 
 KIND = Kind((4,), 3)
 KIND_TO_ALL = Faults()
-CHANNEL = {"ask", "sign", "patience"}
+CHANNEL = {"ask", "sign", "patience", "server_of"}
 """Changes that are of a client's channel."""
 
 
@@ -153,3 +153,22 @@ def net(
             for machine in found.machines.values():
                 machine.member.channel.stopped.set()
             found.hub.close()
+
+
+class Question:
+    """A message to a hub, and its answer."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload, self.answer, self.arrived = payload, b"", threading.Event()
+
+    def reply(self, payload: bytes) -> None:
+        self.answer = payload
+        self.arrived.set()
+
+
+def say(hub: Hub, payload: bytes, seconds: float = 5.0) -> Reply:
+    """Return what a hub replies to a message."""
+    question = Question(payload)
+    hub.receive(question)
+    assert question.arrived.wait(seconds), "no reply"
+    return heard(question.answer)

@@ -110,3 +110,27 @@ def test_without_torch_it_says_what_to_bring(samples, monkeypatch) -> None:
     monkeypatch.setattr(extras, "require", absent)
     with pytest.raises(SettingsError, match="needs PyTorch, which is not here: name a folder of `baffle export`"):
         equipped(welcome(), data=samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("chunk", 1 << 30, "must be at most 4096 where it is; choose it with --chunk"),
+        ("memory", 1 << 40, "must be at most 4096 where it is; choose it with --memory"),
+        ("clients", 1 << 40, "must be at most 65536 where it is$"),
+        ("shards", 1 << 40, "must be at most 65536 where it is$"),
+        ("image_size", 10_000, "must be at most 64 where it is$"),
+        ("hidden", [1 << 20, 1 << 20], "would have 1099591319562 weights, where at most 67108864 are made at its word"),
+    ],
+)
+def test_what_would_fill_its_memory_only_at_the_servers_word_is_refused(name, value, words) -> None:
+    with pytest.raises(SettingsError, match=words):
+        equipped(welcome(**{name: value}))
+
+
+def test_classes_make_no_model_too_large_and_what_is_its_own_choice_is_not_refused(samples) -> None:
+    for model in ("lenet", "mlp"):
+        with pytest.raises(SettingsError, match=f"model = '{model}': is the server's, and would have"):
+            equipped(welcome(Kind((1, 8, 8), 1 << 20), model=model, hidden=[1024]), data=samples)
+    assert equipped(welcome(chunk=1 << 30, memory=1 << 40), data=samples, own={"chunk": 64, "memory": 64}).samples == 30
+    assert equipped(welcome(clients=1 << 20), data=samples).samples == 30

@@ -31,6 +31,8 @@ LAID_OUT = "@"
 GRID = 127
 """Largest magnitude of a weight on an int8 grid: the same on both sides, as quantisers have it."""
 _PIECE = 1 << 20
+_MOST_MANIFEST = 1 << 28
+"""Bytes: room for the masks of a pruned model of a billion weights."""
 
 
 Kind: TypeAlias = Literal[
@@ -110,6 +112,8 @@ class Bundle:
             ModelError: it is no exported model, or a file is missing or damaged.
         """
         try:
+            if (size := (folder / MANIFEST).stat().st_size) > _MOST_MANIFEST:
+                raise ModelError(f"{folder / MANIFEST} has {size} bytes, and a manifest at most {_MOST_MANIFEST}")
             data = (folder / MANIFEST).read_bytes()
         except OSError as error:
             raise ModelError(f"{folder} is no exported model: {MANIFEST} can't be read ({error.strerror})") from None

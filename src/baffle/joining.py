@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,12 @@ from baffle.simulation import Share
 
 BUILT_IN_MODELS = ("mlp", "lenet", "wrn")
 BUILT_IN_DATA = ("digits", "mnist", "fashion", "cifar10", "cifar100")
+_MOST = {"chunk": 4096, "memory": 4096}
+"""The largest values of settings that a server may choose for this machine: what they bound is memory here."""
+_MOST_SHARED = {"clients": 1 << 16, "shards": 1 << 16, "image_size": 64}
+"""The same where the client's samples are a share of a built-in data set."""
+_MOST_WEIGHTS = 1 << 26
+"""Of a built-in model that a server names."""
 _MINE = {"data_dir": "", "engine": "local", "workers": 0, "address": "", "out": "", "threads": 0, "device": "auto"}
 """Settings that are a machine's own affair."""
 
@@ -42,6 +50,7 @@ def equip(
         MissingExtraError: an extra is not installed.
     """
     experiment = _experiment(welcome, own)
+    _refuse_large(welcome, experiment, own, shared=data is None)
     try:
         return _equipment(welcome, experiment, number, private, data=data, reproducible=reproducible)
     except MissingExtraError as error:
@@ -86,6 +95,23 @@ def _experiment(welcome: Welcome, own: Mapping[str, Any]) -> Experiment:
     if model not in BUILT_IN_MODELS and ":" not in model and not (Path(model) / MANIFEST).is_file():
         raise SettingsError("model", model, "is no folder that `baffle export` made")
     return read(welcome.settings, _MINE, own)
+
+
+def _refuse_large(welcome: Welcome, experiment: Experiment, own: Mapping[str, Any], *, shared: bool) -> None:
+    """Refuse what would fill this machine's memory only because a server says so."""
+    for name, most in (_MOST | (_MOST_SHARED if shared else {})).items():
+        value = getattr(experiment, name)
+        if name not in own and value > most:
+            advice = f"; choose it with --{name}" if name in _MOST else ""
+            raise SettingsError(name, value, f"is the server's, and must be at most {most} where it is{advice}")
+    if "model" in own:
+        return
+    hidden = experiment.hidden if experiment.model == "mlp" else (1024,)
+    widths = (math.prod(welcome.kind.shape), *hidden, welcome.kind.classes)
+    weights = sum((before + 1) * after for before, after in pairwise(widths))
+    if weights > _MOST_WEIGHTS:
+        rule = f"is the server's, and would have {weights} weights, where at most {_MOST_WEIGHTS} are made at its word"
+        raise SettingsError("model", experiment.model, f"{rule}; name this machine's copy of it with --model")
 
 
 def _simulated(experiment: Experiment) -> Any:

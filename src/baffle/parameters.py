@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import accumulate, groupby
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from baffle import bits
@@ -52,7 +53,7 @@ class Tensor(msgspec.Struct, frozen=True):
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=(1 << 63) - 1)], ...], Meta(max_length=64)]
     initial: Initial = Given()
     live: bytes = b""
     """Which weights the flat vector has, a bit each, lowest first; the others are zero and stay so. Empty is all."""
@@ -65,7 +66,7 @@ class Tensor(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Number of weights in the flat vector."""
-        return _places(self.live, math.prod(self.shape)).size if self.live else math.prod(self.shape)
+        return int.from_bytes(self.live, "little").bit_count() if self.live else math.prod(self.shape)
 
     def places(self) -> NDArray[np.int64]:
         """Return where the flat vector's weights lie in the flattened tensor, ascending."""

@@ -24,6 +24,9 @@ from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round,
 from baffle.parameters import Layout, Vector, digest
 from baffle.reconstruction import reconstruct
 
+MOST_CLIENTS = 1 << 20
+"""Most clients of a federation: a bound on what its plans can make anybody allocate."""
+
 
 class Federation(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is about besides its method: the model, the clients, and the run's secret.
@@ -36,7 +39,7 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
     """The run's secret, 32 bytes; every direction and cohort follows from it."""
     layout: Layout
     clients: int
-    """How many there are, numbered from 0; ≥ 1."""
+    """How many there are, numbered from 0; 1 to `MOST_CLIENTS`."""
     participation: float = 1.0
     """Share of the clients asked in a round, in (0, 1]; at least one is."""
     quorum: float = 0.5
@@ -55,7 +58,7 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         Key(self.key)
-        checks.at_least("clients", self.clients, 1)
+        checks.within("clients", self.clients, 1, MOST_CLIENTS)
         checks.at_least("minimum", self.minimum, 2)
         if self.secure and self.cohort_size < self.minimum:
             rule = f"must be at most {self.cohort_size}, the clients asked in a round: a sum of fewer is never opened"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from baffle.errors import LedgerError
+from baffle.errors import LedgerError, ModelError
 from baffle.memory import Memory
 from baffle.parameters import Layout
 from baffle.server import State
@@ -25,6 +25,8 @@ INITIAL = "initial.safetensors"
 """Tensors that came with the model, in a folder of snapshots."""
 _BLANK = b"0" * 64
 _SEAL = re.compile(rb'"seal":"([0-9a-f]{64})"')
+_UNFIT = (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What else goes wrong with a file that somebody else made and sealed."""
 KEEP = 2
 """Snapshots kept beside the newest: enough to survive one that was damaged."""
 
@@ -49,10 +51,11 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, 
         if data[place] != _seal(data[: place.start] + _BLANK + data[place.stop :]):
             raise ValueError("it was changed after it was written")
         header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        tensors = {name: tensor.copy() for name, tensor in load(data).items()}
         about: dict[str, str] = json.loads(header)["__metadata__"]
         del about["seal"]
-        return {name: tensor.copy() for name, tensor in load(data).items()}, about
-    except (SafetensorError, OSError, ValueError) as error:
+        return tensors, about
+    except (SafetensorError, OSError, *_UNFIT) as error:
         raise LedgerError(0, f"{path} can't be read: {error}") from None
 
 
@@ -116,5 +119,5 @@ def read_snapshot(path: Path, layout: Layout) -> tuple[State, bytes]:
             size=float.fromhex(about.get("size", "0x0p+0")),
         )
         return state, bytes.fromhex(about["head"])
-    except (KeyError, ValueError) as error:
+    except (ModelError, *_UNFIT) as error:
         raise LedgerError(0, f"{path} is no snapshot: {error}") from None

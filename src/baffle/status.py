@@ -61,12 +61,29 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: Count = 0
     """Messages that had come before."""
     refused: Count = 0
+    dropped: Count = 0
+    """Messages for which the server had no room."""
     joined: Count = 0
     """How often a process of the client joined."""
     last_refusal: str = ""
     """Why something of its was refused last; empty where nothing was."""
     certificate_days: Count | None = None
     """For which its certificate lasts; None without one."""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server had not answered yet, and what it never will."""
+
+    messages: Count = 0
+    bytes: Count = 0
+    """Of those messages, with 4 KiB for each."""
+    peak_messages: Count = 0
+    """The most so far."""
+    peak_bytes: Count = 0
+    dropped: Count = 0
+    """Messages of clients that had joined, for which there was no room."""
+    dropped_strangers: Count = 0
+    """Messages of others for which there was none."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +106,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Over the last minute."""
     strangers: Count = 0
     """Messages refused that were of no client."""
+    inbox: Waiting = Waiting()
     clients: tuple[Client, ...] = ()
     """Those that the server knows, by number."""
     expected: tuple[Count, ...] = ()

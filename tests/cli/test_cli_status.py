@@ -166,6 +166,15 @@ def test_json_is_the_servers_object_and_the_age(command) -> None:
             "! certificates that end soon: the server (29 d), client 1 (12 d); make new ones with `baffle keys`",
         ),
         ({"strangers": 1}, "strangers   1 message of no client refused"),
+        (
+            {"inbox": {"messages": 8, "peak_messages": 9, "peak_bytes": 2_000_000, "dropped": 1}},
+            "inbox       8 waiting, 9 (2 MB) at most; 1 message of clients and 0 of strangers dropped",
+        ),
+        (
+            {"inbox": {"dropped_strangers": 3}},
+            "inbox       0 waiting, 0 (0 B) at most; 0 messages of clients and 3 of strangers dropped",
+        ),
+        ({"clients": [row(1, dropped=2)]}, "client 1: 2 messages dropped, more than it may send"),
         ({"expected": list(range(30))}, f"never seen: clients {', '.join(map(str, range(3, 23)))} and 7 more"),
         ({"listen": ["a:1", "b:2"], "time": NOW - 6}, "server      a:1, b:2"),
     ],

@@ -1,3 +1,7 @@
+import io
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -121,3 +125,46 @@ def test_a_lone_array_is_no_npz(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"own\.npz: can't be read as \.npz: .*No such file"):
         load_npz(tmp_path / "own.npz", KEY)
+
+
+def member(shape, dtype="<f4"):
+    """Return the first bytes of an array that says it has this shape."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 62, 1 << 62), (10**6, 10**6), (3,)])
+def test_an_array_that_says_it_is_larger_than_it_is_is_not_begun(tmp_path, shape):
+    path = tmp_path / "own.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", member(shape) + bytes(8))
+        archive.writestr("y.npy", member((1,)) + bytes(4))
+    with pytest.raises(DataError, match=r"own\.npz: x says that it has \d+ bytes, and there are 8"):
+        load_npz(path, KEY)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_an_archive_that_would_fill_memory_is_not_unpacked(tmp_path, compressed, monkeypatch):
+    monkeypatch.setattr("baffle.data.npz._MOST_SMALL", 1 << 20)
+    path = tmp_path / "own.npz"
+    write = np.savez_compressed if compressed else np.savez
+    write(path, x=np.zeros((10, 1_000_000), np.float32), y=Y, other=np.zeros(10))
+    if not compressed:
+        assert len(load_npz(path, KEY).train) == 8
+        return
+    tracemalloc.start()
+    with pytest.raises(
+        DataError, match=r"x, y would take 40000\d{3} bytes, and the file has \d+: at most 100 times as"
+    ):
+        load_npz(path, KEY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_a_file_that_only_looks_like_an_archive_is_refused(tmp_path):
+    path = tmp_path / "own.npz"
+    path.write_bytes(member((1 << 50,)))
+    with pytest.raises(DataError, match=r"can't be read as \.npz"):
+        load_npz(path, KEY)

@@ -118,6 +118,13 @@ def test_a_manifest_with_a_field_out_of_range_is_refused(fields, folder) -> None
         Bundle.read(folder)
 
 
+def test_a_manifest_that_is_too_large_is_not_read(folder, monkeypatch) -> None:
+    size = (folder / "manifest.json").stat().st_size
+    monkeypatch.setattr("baffle.bundle._MOST_MANIFEST", size - 1)
+    with pytest.raises(ModelError, match=f"manifest.json has {size} bytes, and a manifest at most {size - 1}"):
+        Bundle.read(folder)
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/model.onnx", "./model.onnx", "..", ".", ""])
 def test_a_manifest_that_names_files_elsewhere_is_refused(name, folder, tmp_path) -> None:
     (tmp_path / "secret").write_bytes(b"")

@@ -59,7 +59,7 @@ def free() -> str:
 @contextlib.contextmanager
 def served(keys: ServerKeys | None) -> Iterator[str]:
     address = free()
-    with ZenohServer([address], keys, lambda _: None, lambda _: None):
+    with ZenohServer([address], keys, lambda *_: None, lambda *_: None):
         yield address
 
 

@@ -15,9 +15,12 @@ import pytest
 
 pytest.importorskip("zenoh")
 
+from baffle.certificates.serving import digest_of
 from baffle.client import answer
 from baffle.engines.network import diagnose
 from baffle.engines.network.dialogue import (
+    ANY_SERVER,
+    PROTOCOL,
     Call,
     Challenge,
     Hello,
@@ -32,7 +35,7 @@ from baffle.engines.network.keyring import ClientKeys
 from baffle.engines.network.steps import asked
 from baffle.engines.network.zenoh import KEY, ZenohClient
 from baffle.header import Header
-from baffle.messages import PROTOCOL, decode, encode
+from baffle.messages import decode, encode
 from baffle.serving import MOST_SAMPLES
 from network_processes import NOW, Authority
 
@@ -122,12 +125,18 @@ def test_a_client_without_any_certificate_gets_no_word_in(net) -> None:
     ends_well(net, server, joined_by(net))
 
 
-def admitted(found, session, keys):
+def here(net) -> bytes:
+    """Return what signatures are bound to at the server."""
+    return digest_of((net.authority.server() / "server.pem").read_bytes())
+
+
+def admitted(net, found, session, keys):
     """Say hello, and the challenge back."""
     challenge = b""
     for _ in range(10):
         words = Hello(PROTOCOL, "rogue", keys.sign_certificate, challenge)
-        answer = found.ask(sealed(2, session, words, keys.signer.sign), 5.0)
+        server = here(net) if challenge else ANY_SERVER
+        answer = found.ask(sealed(2, session, words, keys.signer.sign, server), 5.0)
         if answer is None:
             time.sleep(0.1)
             continue
@@ -144,16 +153,19 @@ def test_a_forger_is_refused_and_named(net, authority) -> None:
     server.says("client 0 has joined")
     keys = read(authority.client(2))
     with line(net, keys) as (found, session):
-        assert isinstance(admitted(found, session, keys), Welcome)
+        assert isinstance(admitted(net, found, session, keys), Welcome)
         words = Turn(9, b"", 0, 12, b"", 0)
-        for number, sign in ((0, keys.signer.sign), (2, read(authority.client(1)).signer.sign)):
-            reply = heard(found.ask(sealed(number, session, words, sign), 5.0))
+        for number, sign, reason in (
+            (0, keys.signer.sign, "client 2 speaks as client 0"),
+            (2, read(authority.client(1)).signer.sign, "the signature is not client 2's of this message"),
+        ):
+            reply = heard(found.ask(sealed(number, session, words, sign, here(net)), 5.0))
             assert isinstance(reply, Refused)
-            assert f"the signature is not client {number}'s of this message" in reply.reason
+            assert reason in reply.reason
     log = ends_well(net, server, clients, 120)
-    assert "a message that says it is of client 0 is refused (1 so far): the signature" in log
-    assert net.row(0)["refused"] == 1
-    assert net.row(2)["refused"] == 1
+    assert "a message that says it is of client 2 is refused (1 so far): client 2 speaks as client 0" in log
+    assert net.row(0)["refused"] == 0
+    assert net.row(2)["refused"] == 2
     assert "signature" in net.row(2)["last_refusal"]
     assert net.row(0)["answered"] == 120
 
@@ -167,10 +179,10 @@ def test_old_reports_said_again_count_once(net, authority) -> None:
     made, keys = net.simulated(), read(authority.client(2))
     own, serials = made.clients()[2], itertools.count()
     with line(net, keys) as (found, session):
-        assert isinstance(admitted(found, session, keys), Welcome)
+        assert isinstance(admitted(net, found, session, keys), Welcome)
 
         def turn(run: bytes, version: int, report: bytes) -> bytes:
-            return sealed(2, session, Turn(next(serials), run, version, 12, report, 0), keys.signer.sign)
+            return sealed(2, session, Turn(next(serials), run, version, 12, report, 0), keys.signer.sign, here(net))
 
         begin = heard(found.ask(turn(b"", 0, b""), 60.0))
         header = decode(begin.header, Header)
@@ -197,9 +209,9 @@ def test_a_client_that_says_it_has_more_samples_than_there_can_be_ends_no_run(ne
     server.says("listening")
     keys = read(authority.client(2))
     with line(net, keys) as (found, session):
-        assert isinstance(admitted(found, session, keys), Welcome)
+        assert isinstance(admitted(net, found, session, keys), Welcome)
         most = (1 << 63) - 1
-        begin = heard(found.ask(sealed(2, session, Turn(0, b"", 0, most, b"", 0), keys.signer.sign), 30.0))
+        begin = heard(found.ask(sealed(2, session, Turn(0, b"", 0, most, b"", 0), keys.signer.sign, here(net)), 30.0))
         assert f"client 2 ({most} samples)" in server.says("the run begins with")
         header = decode(begin.header, Header)
         assert header.samples[:2] == (12, 12)

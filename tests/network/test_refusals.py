@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from baffle import certificates
 from baffle.certificates import Signer
 from baffle.engines.network.dialogue import (
+    PROTOCOL,
     Challenge,
     Fetch,
     Hello,
@@ -24,15 +25,14 @@ from baffle.engines.network.dialogue import (
     Turn,
     Wait,
     Welcome,
-    heard,
     sealed,
 )
 from baffle.engines.network.member import RefusedError
 from baffle.engines.network.roster import Roster
 from baffle.errors import BaffleError
-from baffle.messages import PROTOCOL, Report, decode, encode
+from baffle.messages import Report, decode, encode
 from federation import simulation
-from networked import hub_of, net
+from networked import Question, hub_of, net, say
 
 NOW = datetime.now(UTC)
 CA = certificates.authority("test", 100, NOW - timedelta(days=30))
@@ -45,22 +45,6 @@ def pair(number: int, issuer=CA, *, days: int = 10, now: datetime = NOW):
 
 def signer(of) -> Signer:
     return Signer.read(of.key)
-
-
-class Question:
-    def __init__(self, payload: bytes) -> None:
-        self.payload, self.answer, self.arrived = payload, b"", threading.Event()
-
-    def reply(self, payload: bytes) -> None:
-        self.answer = payload
-        self.arrived.set()
-
-
-def say(hub, payload: bytes, seconds: float = 5.0):
-    question = Question(payload)
-    hub.receive(question)
-    assert question.arrived.wait(seconds), "no reply"
-    return heard(question.answer)
 
 
 def hello(hub, number: int, of, session: bytes = b"session1", *, sign=None, claimed: int | None = None):
@@ -167,6 +151,18 @@ def test_a_second_process_of_a_client_takes_over_and_the_first_is_told(hub) -> N
 def test_a_process_that_the_server_does_not_know_is_asked_to_say_hello(hub) -> None:
     turn = sealed(1, b"session1", Turn(0, b"", 0, 12, b"", 0), signer(pair(1)).sign)
     assert isinstance(say(hub, turn), Stranger)
+
+
+def test_a_large_message_is_not_kept_until_there_is_something_to_answer() -> None:
+    """Its client is told to wait at once, and asks again with a small one."""
+    of = pair(1)
+    with hub_of(simulation(), roster=Roster(3, CA.certificate), park=60.0) as hub:
+        hello(hub, 1, of)
+        assert say(hub, sealed(1, b"session1", Turn(1, b"", 0, 12, bytes(70_000), 0), signer(of).sign)) == Wait()
+        assert hub.roster.entries[1].parked is None
+        hub.receive(Question(sealed(1, b"session1", Turn(2, b"", 0, 12, b"", 0), signer(of).sign)))
+        assert isinstance(say(hub, sealed(1, b"session1", Fetch(b"", 0), signer(of).sign)), Refused)
+        assert hub.roster.entries[1].parked is not None
 
 
 def test_another_protocol_is_refused_for_good(hub) -> None:

@@ -26,7 +26,15 @@ zenoh = pytest.importorskip("zenoh")
 from baffle import certificates  # noqa: E402
 from baffle.certificates import Pair  # noqa: E402
 from baffle.engines.network.keyring import ClientKeys, ServerKeys  # noqa: E402
-from baffle.engines.network.zenoh import HERE, KEY, MOST_BYTES, Request, ZenohClient, ZenohServer  # noqa: E402
+from baffle.engines.network.zenoh import (  # noqa: E402
+    HERE,
+    KEY,
+    MOST_BYTES,
+    OLD,
+    Request,
+    ZenohClient,
+    ZenohServer,
+)
 from baffle.errors import MissingExtraError, SettingsError  # noqa: E402
 
 NOW = datetime.now(UTC)
@@ -97,10 +105,13 @@ class Hall:
         self.parked: SimpleQueue[Request] = SimpleQueue()
         self.gone: SimpleQueue[str] = SimpleQueue()
         self.seen: list[int] = []
-        self.server = ZenohServer([address], keys, self.receive, self.gone.put)
+        self.numbers: list[int | None] = []
+        """Of the clients by whose links requests came."""
+        self.server = ZenohServer([address], keys, self.receive, lambda session, _: self.gone.put(session))
 
-    def receive(self, request: Request) -> None:
+    def receive(self, request: Request, number: int | None) -> None:
         self.seen.append(len(request.payload))
+        self.numbers.append(number)
         if request.payload == b"park":
             self.parked.put(request)
         else:
@@ -200,7 +211,7 @@ def test_an_answer_may_come_later_once_and_after_the_asker_has_gone(hall: Hall, 
 def test_a_request_that_nobody_keeps_ends_without_an_answer(fed: Path) -> None:
     address = free()
     with (
-        ZenohServer([address], ServerKeys.read(fed / "server", NOW), lambda _: None, print),
+        ZenohServer([address], ServerKeys.read(fed / "server", NOW), lambda *_: None, print),
         joined(address, fed / "client-1") as client,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -286,7 +297,9 @@ def asks(session: Any) -> None:
 @pytest.mark.parametrize("mode", ["client", "peer", "router"])
 def test_a_valid_certificate_gives_no_right_but_to_ask(hall: Hall, fed: Path, mode: str) -> None:
     session, taken = "1" * 16, []
-    everything = ["**", "baffle/**", KEY, f"{KEY}/x", f"{HERE}/*", f"{HERE}/{session}", "other/key"]
+    asked = [KEY, OLD, f"{KEY}/2"]
+    places = [*asked, f"{KEY}/1", f"{KEY}/x", f"{HERE}/1/{session}", f"{HERE}/{session}", "other/key"]
+    everything = ["**", "baffle/**", f"{KEY}/*", f"{KEY}/**", f"{KEY}/$*2", f"{HERE}/*", f"{HERE}/**", *places]
     with (
         joined(hall.address, fed / "client-1", session) as honest,
         raw(hall.address, fed / "client-0", mode) as thief,
@@ -304,27 +317,42 @@ def test_a_valid_certificate_gives_no_right_but_to_ask(hall: Hall, fed: Path, mo
             ]
         # What a session says comes in order: where its question is answered, what it declared before has come.
         asks(thief)
-        hall.seen.clear()
+        hall.numbers.clear()
 
         assert [honest.ask(b"x", 5.0) for _ in range(5)] == [b"x"] * 5
-        for key in (KEY, f"{KEY}/x", f"{HERE}/{session}", "other/key"):
+        for key in places:
             forger.put(key, b"forged")
             forger.delete(key)
         for key in everything:
             replies = forger.get(key, payload=b"z", timeout=0.5, target=zenoh.QueryTarget.ALL)
             answers = [bytes(reply.ok.payload) for reply in replies if reply.ok]
-            assert answers == ([b"z"] if key == KEY else [])
+            assert answers == ([b"z"] if key in asked else [])
             assert not [reply for reply in forger.liveliness().get(key, timeout=0.5) if reply.ok]
-        forger.liveliness().declare_token(f"{HERE}/{session}").undeclare()
-        forger.liveliness().declare_token("other/key").undeclare()
+        for key in (f"{HERE}/1/{session}", f"{HERE}/{session}", f"{HERE}/2/x", "other/key"):
+            forger.liveliness().declare_token(key).undeclare()
         asks(forger)
         asks(thief)
 
         assert taken == []
-        assert hall.seen == [1] * 6 + [2] * 2
+        assert hall.numbers == [1] * 5 + [None, None, 2] + [None] * 2
         assert hall.gone.empty()
         assert [str(zid) for zid in forger.info.routers_zid()] == [str(hall.server._session.zid())]
         assert forger.info.peers_zid() == []
+
+
+def test_a_client_that_has_no_door_of_its_own_is_heard_at_the_one_for_anybody(fed: Path) -> None:
+    address, heard = free(), []
+
+    def receive(request: Request, number: int | None) -> None:
+        heard.append(number)
+        request.reply(b"who are you?")
+
+    keys = ServerKeys.read(fed / "server", NOW)
+    with ZenohServer([address], keys, receive, print, clients=2), joined(address, fed / "client-2") as client:
+        assert client.ask(b"x", 5.0) == b"who are you?"
+        with joined(address, fed / "client-1") as other:
+            assert other.ask(b"x", 5.0) == b"who are you?"
+    assert heard == [None, 1]
 
 
 def test_only_clients_of_its_own_authority_are_let_in(hall: Hall, fed: Path, foreign: Path, tmp_path: Path) -> None:

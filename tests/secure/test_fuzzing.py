@@ -17,7 +17,15 @@ from baffle.secure.stored import Stored
 from fuzzing import RING, SLOTS, TARGETS, Choices, Liar
 from secured import SUBJECT
 
-EXAMPLES = {"messages": 300, "replies": 300, "enrolments": 60, "states": 200, "members": 100, "aggregation": 100}
+EXAMPLES = {
+    "messages": 300,
+    "replies": 300,
+    "enrolments": 60,
+    "states": 200,
+    "members": 100,
+    "aggregation": 100,
+    "snapshots": 200,
+}
 
 
 @pytest.mark.parametrize("target", TARGETS)

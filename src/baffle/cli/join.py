@@ -40,7 +40,7 @@ def join(options: argparse.Namespace) -> None:
 
 
 def _join(options: argparse.Namespace) -> None:
-    from baffle.engines.network.channel import Channel
+    from baffle.engines.network.channel import Channel, server_at
     from baffle.engines.network.diagnose import why
     from baffle.engines.network.home import Home
     from baffle.engines.network.keyring import ClientKeys
@@ -63,11 +63,12 @@ def _join(options: argparse.Namespace) -> None:
     with Home(options.state or Path(f"baffle-client-{number}")) as home:
         private = home.private()
         masker = _masker(keys, options.least_sum, home)
-        with ZenohClient(options.server, keys, session.hex()) as line:
+        with ZenohClient(options.server, keys, session.hex(), number=number) as line:
             channel = Channel(
                 ask=line.ask,
                 number=number,
                 sign=(lambda _: b"") if keys is None else keys.signer.sign,
+                server_of=None if keys is None else server_at(options.server, keys.ca_pem),
                 why=lambda: "" if line.connected else why(options.server, keys, datetime.now(UTC)),
                 session=session,
             )

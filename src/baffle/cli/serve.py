@@ -57,7 +57,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
     from baffle.engines.network.keyring import ServerKeys
     from baffle.engines.network.revoked import Revoked
     from baffle.engines.network.roster import Roster
-    from baffle.engines.network.zenoh import ZenohServer
+    from baffle.engines.network.zenoh import MOST_CLIENTS, ZenohServer
     from baffle.serving import Service
 
     passphrase = Passphrase(options.passphrase_file)
@@ -73,7 +73,12 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         "listen": options.listen,
         "pid": os.getpid(),
     }
-    roster = Roster(len(simulation.shares), None if keys is None else keys.ca_pem, admitted)
+    roster = Roster(
+        len(simulation.shares),
+        None if keys is None else keys.ca_pem,
+        admitted,
+        certificate=b"" if keys is None else keys.certificate_pem,
+    )
     if keys is not None:
         warn_of_authority(keys)
         warn_of_end(keys)
@@ -97,7 +102,7 @@ def _served(options: argparse.Namespace, experiment: Experiment, out: Path) -> R
         linger=options.linger,
         held=True,
     )
-    with hub, ZenohServer(options.listen, keys, hub.receive, hub.gone):
+    with hub, ZenohServer(options.listen, keys, hub.receive, hub.gone, clients=min(roster.clients, MOST_CLIENTS)):
         log.info("listening at %s%s", ", ".join(options.listen), "" if keys else ", without keys: for tests only")
         _explain_silence(hub, options.listen, keys)
         with Display(experiment, simulation.runtime.layout.size, len(simulation.shares), out) as display:

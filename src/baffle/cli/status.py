@@ -18,7 +18,7 @@ from rich.text import Text
 
 from baffle.cli.keys import SOON
 from baffle.cli.show import size
-from baffle.status import Client, Status, printable, read_both
+from baffle.status import Client, Status, Waiting, printable, read_both
 
 _WIDE = 10_000
 """Cells in a line of a file or a pipe."""
@@ -91,7 +91,14 @@ def _heading(folder: Path, found: Status, now: float) -> list[tuple[str, str]]:
         lines.append(("certificate", f"{_many(found.certificate_days, 'day')} left{soon}"))
     if found.strangers:
         lines.append(("strangers", f"{_many(found.strangers, 'message')} of no client refused"))
+    if found.inbox.dropped or found.inbox.dropped_strangers:
+        lines.append(("inbox", _waiting(found.inbox)))
     return [*lines, ("status", _standing(found, now))]
+
+
+def _waiting(inbox: Waiting) -> str:
+    dropped = f"{_many(inbox.dropped, 'message')} of clients and {inbox.dropped_strangers} of strangers dropped"
+    return f"{inbox.messages} waiting, {inbox.peak_messages} ({size(inbox.peak_bytes)}) at most; {dropped}"
 
 
 def _awaited(found: Status) -> str:
@@ -121,6 +128,8 @@ def _notes(found: Status) -> list[str]:
     if soon := [f"{name} ({of.certificate_days} d)" for name, of in ending if _ends_soon(of)]:
         notes.append(f"! certificates that end soon: {_listed(soon)}; make new ones with `baffle keys`")
     for client in found.clients:
+        if client.dropped:
+            notes.append(f"client {client.client}: {_many(client.dropped, 'message')} dropped, more than it may send")
         if client.last_refusal:
             cut = len(client.last_refusal) > _REASON
             reason = client.last_refusal[: _REASON - 3] + "..." if cut else client.last_refusal

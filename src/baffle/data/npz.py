@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -19,6 +21,12 @@ HELD_OUT = 0.2
 
 ARRAYS = ("x", "y", "x_test", "y_test", "client", "classes")
 """What an .npz file may hold; other arrays are not read."""
+
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, RuntimeError, MemoryError)
+_MOST_RATIO = 100
+"""Times its file's size that arrays may take in memory: zlib can make a thousand out of one."""
+_MOST_SMALL = 1 << 28
+"""Bytes that arrays may take however small their file is."""
 
 
 def load_npz(path: Path, key: Key) -> Split:
@@ -48,14 +56,51 @@ def read_arrays(path: Path, names: Sequence[str] = ARRAYS) -> dict[str, np.ndarr
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            _refuse_bombs(file.zip, path.stat().st_size, names)
             arrays = {name: file[name] for name in file.files if name in names}
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        MemoryError,
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DataError(f"can't be read as .npz: {error}") from None
     if absent := sorted({"x", "y"} - arrays.keys()):
         raise DataError(
             f"no array {' and '.join(absent)}; it holds {', '.join(arrays) or 'none'} of {', '.join(names)}"
         )
     return arrays
+
+
+def _refuse_bombs(archive: zipfile.ZipFile, size: int, names: Sequence[str]) -> None:
+    """Raise DataError where arrays would be far larger than their file, or than the file says: before they are made.
+
+    What is looked at is a file's directory and each array's first bytes.
+    """
+    wanted = {f"{name}.npy": name for name in names}
+    held = [(wanted[info.filename], info) for info in archive.infolist() if info.filename in wanted]
+    if (total := sum(info.file_size for _, info in held)) > max(_MOST_SMALL, _MOST_RATIO * size):
+        raise DataError(
+            f"{', '.join(name for name, _ in held)} would take {total} bytes, and the file has {size}: at most "
+            f"{_MOST_RATIO} times as many are read, or {_MOST_SMALL}; np.savez writes without compression"
+        )
+    for name, info in held:
+        with archive.open(info) as member:
+            claimed, left = _claimed(member), info.file_size - member.tell()
+        if claimed > left:
+            raise DataError(f"{name} says that it has {claimed} bytes, and there are {left}")
+
+
+def _claimed(member: IO[bytes]) -> int:
+    """Return how many bytes an array in the .npy format says that it has."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
+    return math.prod(shape) * dtype.itemsize
 
 
 def class_count(classes: np.ndarray) -> int:

@@ -1,16 +1,16 @@
-"""The server's desk: takes messages from whatever carries them, and answers one after another."""
+"""The server's desk: takes messages from whatever carries them, and answers one after another, each client in turn."""
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from baffle.engines.network.dialogue import Refused, Reply, Signed
+from baffle.engines.network.inbox import Inbox
 from baffle.engines.network.roster import Entry, FinalRefusalError, Request, Roster
 from baffle.engines.network.served import seldom
 from baffle.errors import BaffleError, ReportError
@@ -22,14 +22,18 @@ Answer: TypeAlias = tuple[Entry | None, Request | None, Reply | None]
 _PAUSE = 0.25
 """Seconds without a message after which there is a look around."""
 
+_REASON = 2000
+"""Characters of a reason that are told."""
+
 log = logging.getLogger("baffle")
 
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """A thread that answers messages in the order in which they come."""
+    """A thread that answers what comes into its inbox, in the order which that decides."""
 
     roster: Roster
+    inbox: Inbox
     reply: Callable[[Signed, Request], tuple[Entry | None, Reply | None]]
     """What a message gets: from whom it is, and the reply, which may come later."""
     gone: Callable[[str], None]
@@ -39,9 +43,6 @@ class Desk:
     until: datetime | None = None
     """When the server's own certificate ends: then nothing more is answered, since links that are cut may come back."""
     pause: float = _PAUSE
-    _inbox: queue.SimpleQueue[Request | str | None] = field(
-        default_factory=queue.SimpleQueue["Request | str | None"], repr=False
-    )
     _thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -50,41 +51,36 @@ class Desk:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Answer what waits, and nothing more."""
         if self._thread is not None:
-            self._inbox.put(None)
+            self.inbox.close()
             self._thread.join()
             self._thread = None
 
-    def put(self, found: Request | str) -> None:
-        """Take a message, or the session of a client's process whose link is down; never waits."""
-        self._inbox.put(found)
-
     def _work(self) -> None:
-        while True:
-            try:
-                found = self._inbox.get(timeout=min(_PAUSE, self.pause))
-            except queue.Empty:
-                found = ""
-            if found is None:
-                self.look(True)
-                return
+        while not self.inbox.done:
+            found = self.inbox.get(min(_PAUSE, self.pause))
             if isinstance(found, str):
                 self.gone(found)
-            else:
-                self._answer(found)
+            elif found is not None:
+                self._answer(*found)
             self.look(False)
+        self.look(True)
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: Request, client: int | None) -> None:
+        """Answer a message, which came by the link of a client where that is certain."""
         entry: Entry | None = None
-        message: Signed | None = None
+        speaker = client
         try:
             message = decode(request.payload, Signed)
+            if client is not None and message.client != client:
+                raise ReportError(f"client {client} speaks as client {message.client}")
+            speaker = message.client
             self._refuse_expired()
             entry, reply = self.reply(message, request)
         except BaffleError as error:
-            self._refuse(message, str(error))
-            reply = Refused(str(error), isinstance(error, FinalRefusalError))
+            self._refuse(speaker, str(error))
+            reply = Refused(str(error)[:_REASON], isinstance(error, FinalRefusalError))
         except Exception:  # whatever a stranger sends must not end the service
             log.exception("a message could not be handled")
             reply = Refused("the server could not handle this message; its log says why", False)
@@ -96,12 +92,12 @@ class Desk:
                 f"the server's certificate expired on {self.until:%Y-%m-%d %H:%M} UTC: it needs a new one"
             )
 
-    def _refuse(self, message: Signed | None, reason: str) -> None:
+    def _refuse(self, client: int | None, reason: str) -> None:
         """Count a message that is refused, and tell of it, more rarely the more there are."""
-        entry = self.roster.entries.get(message.client) if message is not None else None
+        entry = self.roster.entries.get(client) if client is not None else None
         if entry is None:
             self.roster.strangers += 1
-            count, name = self.roster.strangers, "a stranger" if message is None else f"client {message.client}"
+            count, name = self.roster.strangers, "a stranger" if client is None else f"client {client}"
         else:
             entry.refuse(reason)
             count, name = entry.refused, f"client {entry.number}"

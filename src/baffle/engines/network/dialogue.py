@@ -16,12 +16,19 @@ from baffle.engines.network.covert import Confirm, Enrol, Meet, Open, Told, Vow
 from baffle.errors import ReportError
 from baffle.messages import Aggregate, Count, Number, encode
 
+PROTOCOL = 2
+"""Version of this dialogue; another one is refused. In version 1, signatures were good at any server."""
 PARK = 10.0
 """Seconds after which the server answers a client for which there is nothing to do."""
 PART = 256 * 1024
 """Most bytes of a snapshot, or of steps, in one message."""
+MOST = 1 << 20
+"""Bytes of the largest message."""
 CHECK = 8
 """Bytes of a digest that tells an accident, where nobody gains by a forgery."""
+
+ANY_SERVER = bytes(32)
+"""Stands for a server's certificate where there is none, and in a client's first words, before it has seen it."""
 
 Session: TypeAlias = Annotated[bytes, Meta(min_length=8, max_length=8)]
 """Random name of a client's process."""
@@ -62,7 +69,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, tag="turn"):
 class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
     """Asks for a part of a snapshot."""
 
-    digest: bytes
+    digest: Annotated[bytes, Meta(max_length=32)]
     offset: Count
 
 
@@ -79,7 +86,7 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     client: Count
     session: Session
     signature: Annotated[bytes, Meta(max_length=64)]
-    """Of session ‖ body; empty without keys."""
+    """Of `signed`; empty without keys."""
     body: bytes
 
 
@@ -96,26 +103,32 @@ class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Challenge(msgspec.Struct, frozen=True, array_like=True, tag="challenge"):
-    """To be said back."""
+    """To be said back, and whose it is."""
 
-    challenge: bytes
+    challenge: Annotated[bytes, Meta(max_length=16)]
+    certificate: Annotated[bytes, Meta(max_length=16_384)] = b""
+    """The server's, PEM, to which all that the client signs from now on is bound; empty without keys."""
 
 
 class Kind(msgspec.Struct, frozen=True):
     """What the samples of all clients have in common."""
 
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=1 << 31)], ...], Meta(max_length=16)]
     """Of one sample."""
-    classes: int
-    """≥ 1."""
-    class_names: tuple[str, ...] = ()
+    classes: Annotated[int, Meta(ge=1, le=1 << 20)]
+    class_names: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=1 << 16)] = ()
     """By number, where they have names."""
+
+
+Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
+Setting: TypeAlias = bool | int | float | Text | Annotated[tuple[int | Text, ...], Meta(max_length=4096)] | None
+"""Of an experiment, as it travels: nothing that could be much larger in memory than in a message."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
     """The client is admitted."""
 
-    settings: dict[str, Any]
+    settings: Annotated[dict[Annotated[str, Meta(max_length=64)], Setting], Meta(max_length=256)]
     """The experiment's."""
     kind: Kind
     time: float
@@ -164,7 +177,7 @@ class Offer(msgspec.Struct, frozen=True, array_like=True, tag="offer"):
 class Part(msgspec.Struct, frozen=True, array_like=True, tag="part"):
     """A part of a snapshot."""
 
-    data: bytes
+    data: Annotated[bytes, Meta(max_length=PART)]
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
@@ -184,7 +197,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     """The client's words are not accepted."""
 
-    reason: str
+    reason: Annotated[str, Meta(max_length=4096)]
     final: bool
     """Whether asking again can't help."""
 
@@ -213,10 +226,17 @@ _WORDS: msgspec.msgpack.Decoder[Words] = msgspec.msgpack.Decoder(Words)
 _REPLY: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
-def sealed(client: int, session: bytes, words: Words, sign: Callable[[bytes], bytes]) -> bytes:
-    """Return a client's words as they travel."""
+def sealed(
+    client: int, session: bytes, words: Words, sign: Callable[[bytes], bytes], server: bytes = ANY_SERVER
+) -> bytes:
+    """Return a client's words as they travel, to the server whose certificate has the SHA-256 `server`."""
     body = encode(words)
-    return encode(Signed(client, session, sign(session + body), body))
+    return encode(Signed(client, session, sign(signed(server, session, body)), body))
+
+
+def signed(server: bytes, session: bytes, body: bytes) -> bytes:
+    """Return what is signed of words: SHA-256 of the server's certificate ‖ session ‖ body."""
+    return server + session + body
 
 
 def opened(message: Signed) -> Words:

@@ -14,6 +14,7 @@ from typing import Any
 from baffle.engines.network.convener import Convener
 from baffle.engines.network.desk import Desk, send
 from baffle.engines.network.dialogue import (
+    MOST,
     PARK,
     Bye,
     Challenge,
@@ -33,6 +34,7 @@ from baffle.engines.network.dialogue import (
     opened,
     run_name,
 )
+from baffle.engines.network.inbox import Inbox, Limits
 from baffle.engines.network.roster import REVOKED, Entry, Request, Roster
 from baffle.engines.network.served import Opening, Served, seldom
 from baffle.engines.network.shelf import Shelf
@@ -52,6 +54,8 @@ SETTLE = 5.0
 """Seconds after its start for which the server waits for clients that may be on their way back."""
 _AROUND = 4096
 """Bytes around the slopes in a message, at most."""
+_PARKED = 1 << 16
+"""Bytes of a message that is kept until there is something to answer, at most; who sent a larger one asks again."""
 _PAUSE = 0.05
 """Seconds after a secure sum's first attempt that is abandoned; twice as long after each further one."""
 _TOLD = 10.0
@@ -79,12 +83,15 @@ class Hub:
     """Seconds after which a client that waits is told so."""
     settle: float = SETTLE
     """Seconds after the start before rounds begin without clients that may come back."""
-    most_bytes: int = 1 << 20
+    most_bytes: int = MOST
     """The largest message that can be carried."""
     until: datetime | None = None
     """When the server's own certificate ends: then nothing more is answered, since links that are cut may come back."""
     told: Callable[[dict[str, Any]], None] = lambda _: None
     """Is shown the status every second; must not fail."""
+    limits: Limits = field(default_factory=Limits)
+    """How much may wait to be answered."""
+    inbox: Inbox = field(init=False, repr=False)
     _run: Served | None = None
     _convener: Convener | None = None
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
@@ -95,9 +102,14 @@ class Hub:
     _closed: deque[float] = field(default_factory=lambda: deque[float](maxlen=64))
     """When the latest rounds closed."""
 
+    def __post_init__(self) -> None:
+        self.inbox = Inbox(self.roster, self.limits)
+
     def __enter__(self) -> Hub:
+        self.inbox = Inbox(self.roster, self.limits)
         self._desk = Desk(
             roster=self.roster,
+            inbox=self.inbox,
             reply=self._heard,
             gone=self._went,
             look=self._look,
@@ -116,15 +128,20 @@ class Hub:
             self._desk.close()
             self._desk = None
 
-    def receive(self, request: Request) -> None:
-        """Take a request, to be answered soon; one that comes to a closed hub is dropped."""
-        if (desk := self._desk) is not None:
-            desk.put(request)
+    def receive(self, request: Request, client: int | None = None) -> None:
+        """Take a request, to be answered soon; one that comes to a closed hub, or one too many, is dropped.
 
-    def gone(self, session: str) -> None:
+        Args:
+            request: a client's message.
+            client: whose link it came by; None where that is not certain.
+        """
+        if self._desk is not None:
+            self.inbox.put(request, client)
+
+    def gone(self, session: str, client: int | None = None) -> None:
         """Take note that the link of a client's process is down."""
-        if (desk := self._desk) is not None:
-            desk.put(session)
+        if self._desk is not None:
+            self.inbox.notice(session, client)
 
     # What the run's loop calls.
 
@@ -303,6 +320,7 @@ class Hub:
                 "waiting_for": opening.missing() if opening else [],
                 "rounds_a_minute": self._pace(clock),
                 "strangers": self.roster.strangers,
+                "inbox": self.inbox.status(),
                 "clients": [entry.row(now, clock) for _, entry in sorted(self.roster.entries.items())],
             }
 
@@ -417,7 +435,7 @@ class Hub:
         if isinstance(words, Hello):
             entry, challenge = self.roster.hello(message, words, now)
             if challenge:
-                return entry, Challenge(challenge)
+                return entry, Challenge(challenge, self.roster.certificate)
             log.info("client %d has joined%s", entry.number, " again" if entry.joined > 1 else "")
             return entry, Welcome(dict(self.settings), self.kind, now.timestamp())
         entry = self.roster.known(message, now)
@@ -449,6 +467,8 @@ class Hub:
         if run is not None:
             run.tell(entry, turn)
         reply = run.next(entry) if run is not None else None
+        if reply is None and len(request.payload) > _PARKED:
+            return Wait()
         if reply is None:
             entry.parked, entry.since, entry.ready = request, time.monotonic(), True
         return reply

@@ -9,17 +9,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from baffle.certificates.names import client_name
 from baffle.engines.network.addresses import joined
 from baffle.engines.network.keyring import ClientKeys, ServerKeys
 
 if TYPE_CHECKING:
     import zenoh
 
-KEY = "baffle/1/ask"
-"""Where clients ask, and the server alone answers."""
+KEY = "baffle/2/ask"
+"""Below which clients ask, each at its number, and the server alone answers. Here itself anyone may."""
 
-HERE = "baffle/1/here"
-"""Under which each client's session shows that it is there."""
+HERE = "baffle/2/here"
+"""Below which, and below its number, each client's session shows that it is there."""
+
+OLD = "baffle/1/ask"
+"""Where version 1 asked: it is told that it is old."""
 
 RETRY = (0.25, 4.0)
 """Seconds between two attempts to reach the server: at first, and at most, doubling.
@@ -33,7 +37,8 @@ FREEZE = 0.5
 _HEAD = 4096
 """Bytes that zenoh may put around a payload; far more than it does."""
 
-_MOST_CLIENTS = 65_536
+MOST_CLIENTS = 65_536
+"""That one server links to."""
 
 
 def config_of(settings: Mapping[str, object]) -> zenoh.Config:
@@ -46,7 +51,9 @@ def config_of(settings: Mapping[str, object]) -> zenoh.Config:
     return config
 
 
-def server_settings(places: Sequence[tuple[str, int]], keys: ServerKeys | None, most_bytes: int) -> dict[str, object]:
+def server_settings(
+    places: Sequence[tuple[str, int]], keys: ServerKeys | None, most_bytes: int, clients: int
+) -> dict[str, object]:
     """Return how a server listens: nobody is let in without keys of the same authority, and each only asks."""
     scheme = "tcp" if keys is None else "tls"
     return {
@@ -55,9 +62,9 @@ def server_settings(places: Sequence[tuple[str, int]], keys: ServerKeys | None, 
         "listen/endpoints": [f"{scheme}/{joined(host, port)}" for host, port in places],
         "listen/timeout_ms": 0,
         "listen/exit_on_failure": True,
-        "transport/unicast/max_sessions": _MOST_CLIENTS,
+        "transport/unicast/max_sessions": MOST_CLIENTS,
         "transport/link/tx/queue/congestion_control/block/wait_before_close": int(FREEZE * 1e6),
-        "access_control": _access(),
+        "access_control": _access(clients, certified=keys is not None),
         **({} if keys is None else _secured("listen", keys)),
     }
 
@@ -112,29 +119,36 @@ def _secured(side: str, keys: ServerKeys | ClientKeys) -> dict[str, object]:
     }
 
 
-def _access() -> dict[str, object]:
-    """Return what passes between the server and anyone: all else is dropped."""
+def _access(clients: int, *, certified: bool) -> dict[str, object]:
+    """Return what passes between the server and anyone: all else is dropped.
+
+    At a client's number only a link may speak whose TLS certificate names that client: so the server knows, before it
+    looks at a message, whose it is. Each takes zenoh 5 KiB. Without certificates any link may.
+    """
     rules = [
-        {"id": "ask", "messages": ["query"], "flows": ["ingress"], "permission": "allow", "key_exprs": [KEY]},
-        {
-            "id": "here",
-            "messages": ["liveliness_token"],
-            "flows": ["ingress"],
-            "permission": "allow",
-            "key_exprs": [f"{HERE}/*"],
-        },
-        {
-            "id": "answer",
-            "messages": ["reply", "declare_queryable"],
-            "flows": ["egress"],
-            "permission": "allow",
-            "key_exprs": [KEY],
-        },
+        _rule("ask", "query", "ingress", [KEY, OLD] if certified else [KEY, OLD, f"{KEY}/*"]),
+        *([] if certified else [_rule("here", "liveliness_token", "ingress", [f"{HERE}/*/*"])]),
+        _rule("reply", "reply", "egress", [KEY, OLD, f"{KEY}/*"]),
+        _rule("answer", "declare_queryable", "egress", [KEY, OLD, f"{KEY}/*"]),
     ]
+    subjects: list[dict[str, object]] = [{"id": "anyone"}]
+    policies = [{"rules": [rule["id"] for rule in rules], "subjects": ["anyone"]}]
+    for number in range(clients if certified else 0):
+        own = [
+            _rule(f"ask-{number}", "query", "ingress", [f"{KEY}/{number}"]),
+            _rule(f"here-{number}", "liveliness_token", "ingress", [f"{HERE}/{number}/*"]),
+        ]
+        subjects.append({"id": f"client-{number}", "cert_common_names": [client_name(number)]})
+        policies.append({"rules": [rule["id"] for rule in own], "subjects": [f"client-{number}"]})
+        rules += own
     return {
         "enabled": True,
         "default_permission": "deny",
         "rules": rules,
-        "subjects": [{"id": "anyone"}],
-        "policies": [{"rules": [rule["id"] for rule in rules], "subjects": ["anyone"]}],
+        "subjects": subjects,
+        "policies": policies,
     }
+
+
+def _rule(name: str, message: str, flow: str, keys: Sequence[str]) -> dict[str, object]:
+    return {"id": name, "messages": [message], "flows": [flow], "permission": "allow", "key_exprs": list(keys)}

@@ -17,6 +17,7 @@ from baffle.client import Client, Contribution, answer, contributions
 from baffle.engines.network.channel import Channel, RefusedError
 from baffle.engines.network.covert import Confirm, Enrol, Meet, Open, Told, Vow
 from baffle.engines.network.dialogue import (
+    PROTOCOL,
     Begin,
     Call,
     Challenge,
@@ -37,13 +38,13 @@ from baffle.engines.network.dialogue import (
 )
 from baffle.engines.network.masker import Masker
 from baffle.engines.network.promise import Wanted
-from baffle.engines.network.shelf import digest_of
+from baffle.engines.network.shelf import digest_of, largest
 from baffle.engines.network.standing import Standing
 from baffle.engines.network.steps import OutOfStepError, numbers_of
 from baffle.errors import BaffleError, ReportError
 from baffle.header import Header
 from baffle.keys import Key
-from baffle.messages import PROTOCOL, Plan, encode
+from baffle.messages import Plan, encode
 from baffle.runtimes import Batch, Runtime
 from baffle.server import State
 
@@ -231,16 +232,23 @@ class Member:
 
     def _fetch(self, offer: Offer) -> None:
         """Fetch a snapshot, part by part."""
+        header = self.standing.header
+        if header is None:
+            raise OutOfStepError("a snapshot is offered before the run that it is of")
+        if offer.size > (most := largest(header)):
+            raise OutOfStepError(f"a snapshot of {offer.size} bytes is offered, and one of this run has at most {most}")
         log.info("fetching a snapshot of round %d, %d bytes", offer.version, offer.size)
         data = bytearray()
         while len(data) < offer.size and not self.channel.stopped.is_set():
             reply = self.channel.say(Fetch(offer.digest, len(data)))
-            if isinstance(reply, Part) and reply.data:
+            if isinstance(reply, Part) and 0 < len(reply.data) <= offer.size - len(data):
                 data += reply.data
             elif isinstance(reply, Stranger):
                 return self._join()
             elif isinstance(reply, Gone):
                 return None
+            elif reply is not None:
+                raise OutOfStepError("what comes is no part of the snapshot that is offered")
         if len(data) != offer.size:
             return None
         if digest_of(bytes(data)) != offer.digest:

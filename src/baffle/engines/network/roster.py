@@ -13,9 +13,9 @@ from statistics import median
 from typing import Any, Protocol
 
 from baffle.certificates import Signatory
-from baffle.engines.network.dialogue import Hello, Signed
+from baffle.certificates.serving import digest_of
+from baffle.engines.network.dialogue import ANY_SERVER, PROTOCOL, Hello, Signed, signed
 from baffle.errors import ReportError
-from baffle.messages import PROTOCOL
 
 REVOKED = "the certificate of client {} is revoked"
 """What a client is told whose certificate is revoked."""
@@ -81,6 +81,8 @@ class Entry:
     late: int = 0
     duplicate: int = 0
     refused: int = 0
+    dropped: int = 0
+    """Messages for which there was no room."""
     joined: int = 0
     reason: str = ""
     """Why something of its was refused last."""
@@ -134,6 +136,7 @@ class Entry:
             "late": self.late,
             "duplicate": self.duplicate,
             "refused": self.refused,
+            "dropped": self.dropped,
             "joined": self.joined,
             "last_refusal": self.reason,
             "certificate_days": None if self.signatory is None else max((self.signatory.ends - now).days, 0),
@@ -163,9 +166,18 @@ class Roster:
     """Numbers that may join; None is all."""
     revoked: Callable[[Signatory], bool] = lambda _: False
     """Whether the certificate under which a client signs is revoked; may change at any time."""
+    certificate: bytes = b""
+    """The server's own, PEM, to which clients' signatures are bound; empty where clients connect without one."""
     entries: dict[int, Entry] = field(default_factory=dict[int, Entry])
     strangers: int = 0
     """Messages refused that are nobody's."""
+    _server: bytes = field(init=False, default=ANY_SERVER)
+    _read: dict[int, tuple[bytes, Signatory]] = field(default_factory=dict[int, tuple[bytes, Signatory]], repr=False)
+    """Of each client the certificate that was looked at last: to look at one takes longer than to check a signature."""
+
+    def __post_init__(self) -> None:
+        if self.certificate:
+            self._server = digest_of(self.certificate)
 
     def admits(self, number: int) -> bool:
         """Return whether the client of that number may join."""
@@ -219,10 +231,22 @@ class Roster:
     def _signatory(self, message: Signed, hello: Hello, now: datetime) -> Signatory | None:
         if self.authority is None:
             return None
-        found = Signatory.read(hello.certificate, self.authority, now)
-        found.check(message.session + message.body, message.signature, now)
+        found = self._reads(hello.certificate, self.authority, message.client, now)
+        # Who says a challenge back has seen whose it is.
+        server = self._server if hello.challenge else ANY_SERVER
+        found.check(signed(server, message.session, message.body), message.signature, now)
         if found.number != message.client:
             raise ReportError(f"client {found.number} speaks as client {message.client}")
+        return found
+
+    def _reads(self, certificate: bytes, authority: bytes, number: int, now: datetime) -> Signatory:
+        """Return whose a certificate is, that came in the name of a client."""
+        before = self._read.get(number)
+        if before is not None and before[0] == certificate:
+            return before[1]
+        found = Signatory.read(certificate, authority, now)
+        if found.number == number and self.admits(number):
+            self._read[number] = certificate, found
         return found
 
     def known(self, message: Signed, now: datetime) -> Entry | None:
@@ -234,14 +258,15 @@ class Roster:
         entry = self.entries.get(message.client)
         if entry is None or not entry.session:
             return None
-        if entry.signatory is not None:
-            entry.signatory.check(message.session + message.body, message.signature, now)
-            if self.revoked(entry.signatory):
-                raise _barred(entry.number)
+        # First, since it costs nothing: neither answer says or changes anything.
         if entry.session != message.session:
             if entry.joined > 1:
                 raise FinalRefusalError(f"another process has joined as client {message.client} since")
             return None
+        if entry.signatory is not None:
+            entry.signatory.check(signed(self._server, message.session, message.body), message.signature, now)
+            if self.revoked(entry.signatory):
+                raise _barred(entry.number)
         return entry
 
     def bar(self) -> list[Entry]:
@@ -252,9 +277,14 @@ class Roster:
             entry.bar()
         return found
 
+    def session_of(self, number: int) -> bytes:
+        """Return the session of a client's process that has joined; empty where there is none."""
+        entry = self.entries.get(number)
+        return entry.session if entry is not None else b""
+
     def of_session(self, name: str) -> Entry | None:
         """Return the client whose process has a name, in hexadecimal."""
-        return next((entry for entry in self.entries.values() if entry.session.hex() == name), None)
+        return next((entry for entry in tuple(self.entries.values()) if entry.session.hex() == name), None)
 
 
 def _barred(number: int) -> FinalRefusalError:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from baffle.engines.network.dialogue import PART, Offer
 from baffle.errors import LedgerError, ModelError
+from baffle.header import Header
 from baffle.parameters import Layout
 from baffle.snapshots import read_snapshot, snapshots
+
+_ABOUT = 512
+"""Bytes of a snapshot for each tensor beside its name and content, and for what is told of a block, at most."""
+_AROUND = 1 << 16
+"""Bytes of what else is in a snapshot."""
 
 log = logging.getLogger("baffle")
 
@@ -18,6 +25,16 @@ log = logging.getLogger("baffle")
 def digest_of(data: bytes) -> bytes:
     """Return the digest under which a snapshot's bytes are offered."""
     return hashlib.blake2b(data, digest_size=32, person=b"baffle-offer").digest()
+
+
+def largest(header: Header) -> int:
+    """Return how many bytes a snapshot of a run can have, and a few more."""
+    layout = header.federation.layout
+    memory = header.algorithm.optimizer.init(0)
+    dense = sum(math.prod(tensor.shape) for tensor in layout.tensors)
+    vectors = 2 * dense + len(memory) * (layout.size + 2)
+    names = sum(2 * (len(tensor.name.encode()) + _ABOUT) for tensor in layout.tensors)
+    return 4 * vectors + names + _ABOUT * (len(layout.tensors) + len(memory)) + _AROUND
 
 
 @dataclass(slots=True)

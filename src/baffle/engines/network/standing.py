@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from baffle.engines.network.dialogue import Call, Step, run_name
 from baffle.engines.network.home import Home
-from baffle.engines.network.steps import OutOfStepError, asked, follow
+from baffle.engines.network.steps import OutOfStepError, asked, follow, refuse_other_state
 from baffle.errors import BaffleError, LedgerError, ModelError
 from baffle.header import Header
 from baffle.kernels import Kernels
@@ -106,6 +106,7 @@ class Standing:
             OutOfStepError: it is not what follows from the state.
         """
         header, state = self.held()
+        self._plan = None  # of as many clients as the next: they need not be there twice
         self._plan = asked(header, state, call)
         return self._plan
 
@@ -118,9 +119,15 @@ class Standing:
         if self.header is None:
             return
         try:
-            self.state = self.home.taken(self.run.hex(), snapshot, version, self.header)
+            state = self.home.taken(self.run.hex(), snapshot, version, self.header)
         except LedgerError as error:
             raise OutOfStepError(str(error)) from None
+        try:
+            refuse_other_state(self.header, state)
+        except OutOfStepError:
+            self.home.forget(self.run.hex())
+            raise
+        self.state = state
         self._plan, self._saved = None, (self.state.round, time.monotonic())
 
     def slipped(self, error: OutOfStepError) -> None:

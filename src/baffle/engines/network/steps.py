@@ -10,11 +10,11 @@ from itertools import islice
 import numpy as np
 
 from baffle import server
-from baffle.engines.network.dialogue import CHECK, PART, Call, Step, check_of
-from baffle.errors import BaffleError, ReportError
+from baffle.engines.network.dialogue import CHECK, MOST, PART, Call, Step, check_of
+from baffle.errors import BaffleError, ReportError, SettingsError
 from baffle.header import Header
 from baffle.kernels import Kernels
-from baffle.messages import Plan, Round, encode
+from baffle.messages import Plan, Round, encode, report_size
 from baffle.parameters import digest
 from baffle.server import State
 
@@ -78,7 +78,7 @@ def follow(header: Header, state: State, step: Step, kernels: Kernels, answered:
         if plan is None or not _is_of(plan, step, header.federation.clients):
             plan = plan_of(header, state, step.attempt, step.cohort)
         moved = server.apply(header.algorithm, state, plan, step.aggregate, kernels)
-    except ReportError as error:
+    except (ReportError, SettingsError) as error:
         raise OutOfStepError(str(error)) from None
     if bytes.fromhex(digest(moved.parameters))[:CHECK] != step.check:
         raise OutOfStepError(f"round {step.round} leads to another model than the server's")
@@ -101,11 +101,27 @@ def asked(header: Header, state: State, call: Call) -> Plan:
         raise OutOfStepError(f"round {call.round} is asked where {state.round} follows")
     try:
         plan = plan_of(header, state, call.attempt, call.cohort)
-    except ReportError as error:
+        refuse_large(plan)
+    except (ReportError, SettingsError) as error:
         raise OutOfStepError(str(error)) from None
     if check_of(encode(plan)) != call.check:
         raise OutOfStepError(f"round {call.round} is planned in another way than the server's")
     return plan
+
+
+def refuse_large(plan: Plan) -> None:
+    """Raise ReportError where a plan's report would be larger than a message, before anything is made for it."""
+    if (size := report_size(plan)) > MOST:
+        raise ReportError(f"{size} bytes of slopes are asked, and a message has at most {MOST}")
+
+
+def refuse_other_state(header: Header, state: State) -> None:
+    """Raise OutOfStepError unless a state that came from elsewhere is of the kind that the run's own are."""
+    own = header.algorithm.optimizer.init(header.federation.layout.size)
+    blocks = len(header.federation.layout.blocks(header.algorithm.blocks))
+    found, due = ({name: (array.shape, array.dtype) for name, array in of.items()} for of in (state.memory, own))
+    if found != due or len(state.squares) not in (0, blocks):
+        raise OutOfStepError("a snapshot's state is not one of this run's method")
 
 
 @dataclass(slots=True)
