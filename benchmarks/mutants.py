@@ -192,7 +192,7 @@ def _of_statement(node: ast.stmt) -> Iterator[tuple[str, ast.AST | str]]:
             yield "leaving deleted", "pass"
         case ast.Expr(value=ast.Call()):
             yield "call deleted", "pass"
-        case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant) or value.value is not None:
+        case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant) or value.value:
             yield "return of None", "return None"
         case ast.AugAssign():
             yield "assignment deleted", "pass"

@@ -131,7 +131,8 @@ def meets(tree: Tree, reach: Reach, mutant: Mutant, thorough: float) -> tuple[st
     if status == "survived":
         more = [file for file in reach.files_of(mutant, thorough) if file not in first]
         status, by = against(tree, reach, more)
-        by = by or f"{len(first)} tests, {len(more)} files"
+        told = f"{len(first)} tests and {len(more)} files pass" if first or more else "no test reaches it"
+        by = by or told
     return status, by
 
 

@@ -66,6 +66,15 @@ def kept(tmp_path, monkeypatch):
         yield standing, steps, clock, writes.versions
 
 
+def test_a_run_that_goes_on_is_not_begun_again_unless_what_is_here_is_of_no_use(kept) -> None:
+    standing, steps, *_ = kept
+    moved, runtime, header = standing.follow(steps[:1]), simulation().runtime, encode(standing.header)
+    assert standing.begin(header, runtime, anew=False) is False
+    assert standing.state is moved
+    assert standing.begin(header, runtime, anew=True) is True
+    assert standing.version == 0
+
+
 def test_a_state_is_written_once_in_so_many_seconds(kept) -> None:
     standing, steps, clock, written = kept
     standing.follow(steps[:1])
