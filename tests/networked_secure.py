@@ -15,9 +15,8 @@ from baffle.client import contributions
 from baffle.engines.network.masker import Masker
 from baffle.engines.network.roster import Roster
 from baffle.messages import Round
-from baffle.run import Reader, decode
 from baffle.server import Summed
-from federation import KERNELS
+from federation import KERNELS, rounds_in
 from networked import Net, net
 
 NOW = datetime.now(UTC)
@@ -62,7 +61,7 @@ def started(found: Net, *numbers: int) -> None:
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 def ended(found: Net, digest: str, *numbers: int) -> None:

@@ -39,9 +39,8 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """
     temporary = path.with_name(path.name + ".part")
     with writing(path):
-        if not path.parent.exists():
-            path.parent.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
-            sync_folder(path.parent.parent)
+        made = not path.parent.exists()
+        path.parent.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
             file.write(data)
@@ -49,6 +48,8 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+        if made:
+            sync_folder(path.parent.parent)
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from baffle.engines.network.commitments import Book, Commitments, MemoryBook
 from baffle.engines.network.covert import Confirm, Enrol, Meet
 from baffle.engines.network.home import Home
 from baffle.engines.network.masker import Masker
-from baffle.errors import ReportError, SettingsError
+from baffle.errors import ReportError, SettingsError, StorageError
 from baffle.keys import Key
 from baffle.messages import Plan
 from baffle.secure import Aggregation, Request, Ring, Roster, Slot, Terms, subject_of, usual_threshold
@@ -257,13 +256,13 @@ def test_where_the_disk_refuses_nothing_is_sent(act, at, monkeypatch) -> None:
         play.maskers[0].book = home
         what = lambda: play.maskers[0].open(request)  # noqa: E731
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise StorageError(path, "can't be written: No space left on device")
 
     before = play.maskers[0]._member
     with monkeypatch.context() as patch:
-        patch.setattr(homes, "_write_durably", full)
-        with pytest.raises(ReportError, match="can't be kept first: No space left on device"):
+        patch.setattr(homes, "write_atomically", full)
+        with pytest.raises(ReportError, match=r"can't be kept first: .*commitments can't be written: No space left"):
             what()
     assert play.maskers[0]._member is before
     assert home.commitments(RUN.hex()) == Commitments()

@@ -13,13 +13,25 @@ import pytest
 from baffle import certificates
 from baffle.certificates import Signatory, Signer
 from baffle.cli import main
-from baffle.engines.network.dialogue import Challenge, Hello, Refused, Signed, Stranger, Turn, Welcome, heard, sealed
+from baffle.engines.network.convener import Stage
+from baffle.engines.network.dialogue import (
+    PROTOCOL,
+    Challenge,
+    Hello,
+    Refused,
+    Signed,
+    Stranger,
+    Turn,
+    Welcome,
+    heard,
+    sealed,
+)
 from baffle.engines.network.member import RefusedError
 from baffle.engines.network.revoked import Revoked
 from baffle.engines.network.roster import FinalRefusalError, Roster
 from baffle.engines.network.served import Opening
 from baffle.errors import ReportError, SettingsError
-from baffle.messages import PROTOCOL, Round, encode
+from baffle.messages import Round, encode
 from baffle.run import Reader, decode
 from federation import simulation
 from network_processes import until
@@ -276,7 +288,6 @@ def test_a_client_revoked_in_a_run_is_dropped_and_the_others_go_on(tmp_path, pat
 
 
 def test_a_client_revoked_in_a_run_of_secure_sums_is_in_no_later_epoch(tmp_path, path) -> None:
-    pytest.importorskip("Crypto")
     from baffle.engines.network.masker import Masker
 
     made, revoked = simulation(sizes=(12,) * 5, secure="masks"), Revoked.read(path, CA.certificate)
@@ -289,7 +300,7 @@ def test_a_client_revoked_in_a_run_of_secure_sums_is_in_no_later_epoch(tmp_path,
         held: list[tuple[int, ...]] = []
 
         def revoke() -> None:
-            held.append(federation.hub._convener.epoch.roster.members)
+            held.extend(one.roster.members for one in federation.hub._convener.epochs)
             put(path, listed(PAIRS[1]))
             federation.machines[1].join()
 
@@ -297,11 +308,11 @@ def test_a_client_revoked_in_a_run_of_secure_sums_is_in_no_later_epoch(tmp_path,
         assert result.rounds == 10
         assert "the certificate of client 1 is revoked" in str(federation.machines[1].error)
         assert held == [(0, 1, 2, 3, 4)]
-        assert federation.hub._convener.epoch.roster.members == (0, 2, 3, 4)
+        assert [one.roster.members for one in federation.hub._convener.epochs] == [(0, 2, 3, 4)]
     assert records(tmp_path)[-1].plan.cohort == (0, 2, 3, 4)
 
 
-@pytest.mark.parametrize("stage", range(4), ids=["enrol", "pledge", "report", "answer"])
+@pytest.mark.parametrize("stage", list(Stage)[:5], ids=lambda stage: stage.name.lower())
 def test_what_a_dropped_client_has_said_is_forgotten_until_others_are_asked_to_open(stage) -> None:
     from baffle.engines.network.convener import Epoch, Gathering
     from baffle.secure import Slot, Terms
@@ -309,20 +320,19 @@ def test_what_a_dropped_client_has_said_is_forgotten_until_others_are_asked_to_o
     terms = Terms(bytes(8), 1, 0, 2, 2)
     plan = SimpleNamespace(round=0, attempt=0)
     epoch = Epoch(terms, (0, 1, 2), {0: "a", 1: "b", 2: "c"}, None, {Slot(0, 0): {0: "a", 1: "b", 2: "c"}})
-    gathering = Gathering(plan, epoch, b"", (0, 1, 2), set(), stage)
+    gathering = Gathering(plan, epoch, b"", (0, 1, 2), bytes(32), set(), stage)
     from baffle.secure import Aggregation
 
     said = tuple(SimpleNamespace(number=number) for number in range(3))
-    gathering.aggregation = Aggregation(None, Slot(0, 0), None, 1, said, said)
+    gathering.aggregation = Aggregation(None, Slot(0, 0), None, 1, bytes(32), said, said)
     gathering.drop(1)
     assert gathering.asked == (0, 2)
-    assert set(epoch.enrolments) == ({0, 2} if stage == 0 else {0, 1, 2})
-    assert set(epoch.pledges[Slot(0, 0)]) == ({0, 2} if stage == 1 else {0, 1, 2})
-    assert [one.number for one in gathering.aggregation.reports] == ([0, 2] if stage == 2 else [0, 1, 2])
+    assert set(epoch.enrolments) == ({0, 2} if stage == Stage.ENROL else {0, 1, 2})
+    assert set(epoch.pledges[Slot(0, 0)]) == ({0, 2} if stage == Stage.PLEDGE else {0, 1, 2})
+    assert [one.number for one in gathering.aggregation.reports] == ([0, 2] if stage == Stage.REPORT else [0, 1, 2])
 
 
 def test_a_client_with_a_list_takes_part_in_no_epoch_with_a_revoked_member() -> None:
-    pytest.importorskip("Crypto")
     from baffle.engines.network.covert import Enrol, Meet
     from baffle.engines.network.masker import Masker
     from baffle.secure import Slot, Terms
@@ -336,6 +346,8 @@ def test_a_client_with_a_list_takes_part_in_no_epoch_with_a_revoked_member() -> 
 
     knows = masker(0, revoked=lambda certificate: certificates.serial_number(certificate) == bad)
     members = [knows, masker(1), masker(2)]
+    for member in members:
+        member.enter(bytes(8))
     asked = Enrol(Terms(bytes(8), 1, 0, 2, 2))
     enrolments = tuple(one.enrol(asked).enrolment for one in members)
     assert members[1].meet(Meet(enrolments, Slot(0, 0))).pledge is not None

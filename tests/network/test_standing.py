@@ -14,7 +14,10 @@ from baffle.engines.network.served import Served
 from baffle.engines.network.shelf import Shelf
 from baffle.engines.network.standing import Standing
 from baffle.engines.network.steps import Window, step_of
+from baffle.engines.suspicion import Suspicion
+from baffle.keys import Key
 from baffle.messages import encode
+from baffle.secure.group_testing import GroupTesting
 from baffle.snapshots import write_snapshot
 from federation import KERNELS, play, simulation
 
@@ -112,7 +115,9 @@ def test_a_clients_end_writes_what_came_within_the_seconds(kept) -> None:
 
 def served(folder: Path, header, steps, *, most_bytes: int = 1 << 20) -> Served:
     encoded = encode(header)
-    run = Served(header, encoded, run_name(encoded), Window(most_bytes), Shelf(folder, header.federation.layout))
+    suspicion = Suspicion(GroupTesting(Key.root(0)), 0)
+    shelf = Shelf(folder, header.federation.layout)
+    run = Served(header, encoded, run_name(encoded), Window(most_bytes), shelf, suspicion)
     for step in steps:
         run.window.append(step)
     run.version = len(steps)

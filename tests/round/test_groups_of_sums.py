@@ -16,16 +16,15 @@ from baffle.client import contributions
 from baffle.engines.suspicion import NAMED, SPOILT
 from baffle.errors import DivergenceError, SettingsError, StoppedError
 from baffle.mechanisms import GaussianPrivacy, RandomisedPrivacy
-from baffle.messages import Round, decode
-from baffle.run import Reader
+from baffle.messages import Round
 from baffle.secure import Member
-from federation import KERNELS, METHOD, simulation
+from federation import KERNELS, METHOD, rounds_in, simulation
 
 NINE = (12,) * 9
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "ledger"))[1:]]
+    return rounds_in(folder)
 
 
 def lying(patch: pytest.MonkeyPatch, *liars: int, shift: int | None = None) -> None:

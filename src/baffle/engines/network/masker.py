@@ -130,12 +130,13 @@ class Masker:
             contribution: makes the report, at the first time that it is asked for.
 
         Raises:
-            ReportError: nothing was pledged for the round, the cohort is too small or not the epoch's, or a sum of this
-                slot or a later one may be opened already.
+            ReportError: nothing was pledged for the round, the cohort is too small or not the epoch's, a sum of this
+                slot or a later one may be opened already, or one of fewer reports than its noise is made for.
         """
         member, slot = self._known(), Slot(plan.round, plan.attempt)
         if slot not in self._masked:
             self._given().refuse_masking(slot)
+            _refuse_less_noise(plan, member.roster)
             own, subject = contribution(), subject_of(plan, parameters)
             self._member, masked = member.mask(slot, cohort, Ring.of(plan), own.integers, own.samples, subject)
             self._masked[slot] = masked
@@ -189,3 +190,14 @@ class Masker:
         if self._member is None:
             raise ReportError("this client is in no epoch")
         return self._member
+
+
+def _refuse_less_noise(plan: Plan, roster: Roster) -> None:
+    """Refuse an epoch in which a private run's sum could be opened of fewer reports than its account counts on.
+
+    The noise of a sum is that of its reports together. A server that lies could begin an epoch of few members, whose
+    sum has a part of the noise alone.
+    """
+    if plan.privacy is not None and roster.terms.least < plan.quorum:
+        told = f"sums of {roster.terms.least} reports are opened in this epoch"
+        raise ReportError(f"{told}, and what the run promises counts on {plan.quorum} or more")
