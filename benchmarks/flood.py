@@ -5,11 +5,12 @@
 A server and two clients on loopback with mutual TLS and signed messages, every one a process, as in network.py; and a
 third client with good keys that sends and never waits for an answer:
 
+- `busy`: nothing, but it takes a processor to itself, as the others do: they are to be compared with this;
 - `noise`: 0 to 63 random bytes; `hellos`: its own signed first words; `forged`: the same under a wrong signature;
 - `junk`: 1 MB that is no message; `named`: 1 MB that says it is of client 0, under a wrong signature;
 - `turns`: having joined, signed turns.
 
-Each is measured twice for N seconds, beside the same without a flood: on a server that is as quick as the machine
+Each is measured twice for N seconds: on a server that is as quick as the machine
 lets it, and on a starved one, which is stopped and let go by signals such that it runs PERCENT of the time. Other work
 on the machine counts as well, so the rates are to be compared within a run; the load is printed.
 
@@ -44,7 +45,7 @@ from baffle.engines.network.links import KEY, client_settings, config_of
 from baffle.ledger import Reader
 from network import HOST, Ground, free_port
 
-FLOODS = ("none", "noise", "hellos", "forged", "junk", "named", "turns")
+FLOODS = ("none", "busy", "noise", "hellos", "forged", "junk", "named", "turns")
 RESULTS = Path(__file__).parent / "results" / "flood.json"
 GOAL_MIB, GOAL_SHARE = 200, 1 / 3
 SLICE = 0.02
@@ -85,6 +86,7 @@ class Hostile:
         wrong: Callable[[bytes], bytes] = lambda _: bytes(64)  # noqa: E731
         large = self.turn(0, bytes(1_000_000), wrong)
         makes: dict[str, Callable[[], bytes]] = {
+            "busy": lambda: self.hello(b"", self.keys.signer.sign),
             "noise": lambda: os.urandom(self.sent % 64),
             "hellos": lambda: self.hello(b"", self.keys.signer.sign),
             "forged": lambda: self.hello(b"", wrong),
@@ -117,7 +119,8 @@ def attack(kind: str, port: int, folder: str) -> None:
         wait = zenoh.CongestionControl.BLOCK
         for payload in hostile.messages(kind):
             with contextlib.suppress(zenoh.ZError):
-                link.get(door, lambda _: None, payload=payload, timeout=30.0, congestion_control=wait)
+                if kind != "busy":
+                    link.get(door, lambda _: None, payload=payload, timeout=30.0, congestion_control=wait)
             if time.monotonic() - told > 0.5:
                 told = time.monotonic()
                 print(hostile.sent, flush=True)
@@ -236,7 +239,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.attack:
         attack(given.attack[0], int(given.attack[1]), given.attack[2])
-    floods = [kind for kind in FLOODS if kind == "none" or not given.floods or kind in given.floods]
+    floods = [kind for kind in FLOODS if kind in ("none", "busy") or not given.floods or kind in given.floods]
     print(machine.told())
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as name:
@@ -248,9 +251,15 @@ def main() -> None:
         for duty in (1.0, given.duty / 100):
             for kind in floods:
                 rows.append(row := measured(ground, kind, duty, given.seconds))
-                show(row, next(one for one in rows if one["duty"] == duty))
+                show(row, beside(rows))
     if not given.floods:
         RESULTS.write_text(json.dumps({"machine": machine.describe(), "rows": rows}, indent=1) + "\n")
+
+
+def beside(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return with what the last measurement is to be compared: the one without a flood, of an equal load."""
+    own = [row for row in rows if row["duty"] == rows[-1]["duty"]]
+    return next((row for row in reversed(own[:-1]) if row["flood"] in ("none", "busy")), own[0])
 
 
 def show(row: dict[str, Any], quiet: dict[str, Any]) -> None:
