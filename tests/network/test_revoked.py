@@ -15,6 +15,7 @@ from baffle.certificates import Signatory, Signer
 from baffle.cli import main
 from baffle.engines.network.convener import Stage
 from baffle.engines.network.dialogue import (
+    ANY_SERVER,
     PROTOCOL,
     Challenge,
     Hello,
@@ -25,6 +26,7 @@ from baffle.engines.network.dialogue import (
     Welcome,
     heard,
     sealed,
+    signed,
 )
 from baffle.engines.network.member import RefusedError
 from baffle.engines.network.revoked import Revoked
@@ -32,8 +34,7 @@ from baffle.engines.network.roster import FinalRefusalError, Roster
 from baffle.engines.network.served import Opening
 from baffle.errors import ReportError, SettingsError
 from baffle.messages import Round, encode
-from baffle.run import Reader, decode
-from federation import simulation
+from federation import rounds_in, simulation
 from network_processes import until
 from networked import hub_of
 from networked import net as threads
@@ -231,10 +232,10 @@ def test_no_word_of_a_revoked_client_is_taken_before_it_is_dropped() -> None:
     barred = Barred()
     roster, sign = Roster(3, CA.certificate, revoked=barred), Signer.read(PAIRS[1].key).sign
     body = encode(Turn(5, b"", 0, 12, b"", 0))
-    message = Signed(1, b"session1", sign(b"session1" + body), body)
+    message = Signed(1, b"session1", sign(signed(ANY_SERVER, b"session1", body)), body)
     first = Hello(PROTOCOL, "test", PAIRS[1].certificate, b"")
     for _ in range(2):
-        said = Signed(1, b"session1", sign(b"session1" + encode(first)), encode(first))
+        said = Signed(1, b"session1", sign(signed(ANY_SERVER, b"session1", encode(first))), encode(first))
         entry, challenge = roster.hello(said, first, NOW)
         first = Hello(PROTOCOL, "test", PAIRS[1].certificate, challenge)
     assert roster.known(message, NOW) is entry
@@ -260,7 +261,7 @@ def keyed(federation, number: int, **changes):
 
 
 def records(folder) -> list[Round]:
-    return [decode(data, Round) for data in list(Reader(folder / "run" / "ledger"))[1:]]
+    return rounds_in(folder / "run")
 
 
 def test_a_client_revoked_in_a_run_is_dropped_and_the_others_go_on(tmp_path, path) -> None:
