@@ -48,7 +48,7 @@ def _of_server(secure: str, mechanism: str) -> str:
 def _of_liar(secure: str) -> str:
     if secure == "none":
         return "each client's report, on a model and with a noise of its choice"
-    return "a sum of many honest clients a round, on a model and with a noise of its choice"
+    return "sums of many honest clients, all asked the same, on a model of its choice"
 
 
 def _of_coalition(secure: str, mechanism: str) -> str:

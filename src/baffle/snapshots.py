@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from baffle.errors import LedgerError, ModelError
+from baffle.errors import LedgerError
 from baffle.memory import Memory
 from baffle.parameters import Layout
 from baffle.server import State
@@ -101,7 +101,8 @@ def read_snapshot(path: Path, layout: Layout) -> tuple[State, bytes]:
     """Return a state, and the digest of the ledger's record that it follows.
 
     Raises:
-        LedgerError: the file is damaged or of another model.
+        LedgerError: the file is damaged, or no snapshot.
+        ModelError: it is of another model.
     """
     tensors, about = read_tensors(path)
 
@@ -119,5 +120,5 @@ def read_snapshot(path: Path, layout: Layout) -> tuple[State, bytes]:
             size=float.fromhex(about.get("size", "0x0p+0")),
         )
         return state, bytes.fromhex(about["head"])
-    except (ModelError, *_UNFIT) as error:
+    except _UNFIT as error:
         raise LedgerError(0, f"{path} is no snapshot: {error}") from None

@@ -34,7 +34,8 @@ def header(folder="run"):
 def spent(folder="run") -> tuple[list[float], list[int]]:
     """Return what the plans of a ledger ask of a client (docs/ledger-2.md): forwards, and bytes of slopes."""
     passes, slopes = [], []
-    for data in list(Reader(Path(folder) / "ledger"))[1:]:
+    reader = Reader(Path(folder) / "ledger")
+    for data in list(reader)[1:]:
         plan = msgspec.msgpack.decode(data)[1]
         batch, blocks = plan[9], plan[13]
         assert (plan[7], plan[11], plan[12]["estimator"]) == (1, 8, "centred")
@@ -242,6 +243,7 @@ CHANGED = {
     "unavailable": 0.1,
     "secure": "masks",
     "minimum": 3,
+    "sum_size": 4,
     "mechanism": "rqm",
     "epsilon": 8.0,
     "delta": 1e-6,
@@ -386,7 +388,7 @@ def test_an_interrupted_run_says_how_to_go_on(train, monkeypatch) -> None:
 )
 def test_blocks_may_be_patterns_of_names_as_a_flag_and_in_a_file(text, blocks, train, command) -> None:
     assert train("--rounds", 1, "--blocks", text).status == 0
-    plan = msgspec.msgpack.decode(list(Reader(Path("run/ledger")))[1])[0]
+    plan = msgspec.msgpack.decode(list(Reader(Path("run/ledger")))[1])[1]
     assert [tuple(block[:2]) for block in plan[13]] == blocks
     value = text if text in ("whole", "layers") else text.split(",")
     assert tomllib.loads(Path("run/settings.toml").read_text())["blocks"] == value
@@ -413,7 +415,7 @@ def test_blocks_may_be_patterns_of_names_as_a_flag_and_in_a_file(text, blocks, t
 )
 def test_the_samples_of_a_probe_are_given_or_chosen(flags, batch, train) -> None:
     assert train("--rounds", 1, *flags).status == 0
-    plan = msgspec.msgpack.decode(list(Reader(Path("run/ledger")))[1])[0]
+    plan = msgspec.msgpack.decode(list(Reader(Path("run/ledger")))[1])[1]
     assert plan[9] == batch
     asked = dict(zip(flags[::2], flags[1::2], strict=True))
     assert tomllib.loads(Path("run/settings.toml").read_text())["batch"] == asked.get("--batch", 8)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 import pytest
@@ -15,6 +17,7 @@ from baffle.engines.network.channel import RefusedError
 from baffle.engines.network.commitments import Commitments
 from baffle.engines.network.dialogue import run_name
 from baffle.engines.network.home import Home
+from baffle.engines.network.hub import Hub
 from baffle.engines.network.member import Equipment
 from baffle.engines.network.promise import Wanted
 from baffle.errors import StorageError
@@ -22,7 +25,7 @@ from baffle.mechanisms import GaussianPrivacy
 from baffle.messages import encode
 from baffle.simulation import Simulation
 from federation import simulation
-from networked import Machine, net
+from networked import Machine, Net, net
 
 pytest.importorskip("dp_accounting")
 EPSILON = 8.0
@@ -30,6 +33,39 @@ EPSILON = 8.0
 
 def private(**changes) -> Simulation:
     return simulation(weight="equal", privacy=Target(mechanism="gaussian", epsilon=EPSILON, rounds=4), **changes)
+
+
+class EndedError(Exception):
+    """A server stops waiting for clients that have left for good."""
+
+
+@contextmanager
+def serving(found: Net, rounds: int) -> Iterator[None]:
+    """Serve in a thread; it ends with the block, however long it would wait for clients that have left."""
+    over, wait = threading.Event(), Hub._wait
+
+    def waited(hub: Hub, count, least: int, *until: float) -> None:
+        def counted() -> int:
+            if over.is_set():
+                raise EndedError
+            return count()
+
+        wait(hub, counted, least, *until)
+
+    def serve() -> None:
+        with suppress(EndedError):
+            found.serve(rounds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hub, "_wait", waited)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(30.0)
+            assert not thread.is_alive()
 
 
 def given(folder, made: Simulation, number: int) -> Commitments:
@@ -66,9 +102,10 @@ def test_a_server_that_forgets_what_it_has_asked_is_answered_no_more_than_was_pr
             machine.join()
     shutil.rmtree(tmp_path / "run")
     with net(made, tmp_path) as found:
-        threading.Thread(target=found.serve, args=(4,), daemon=True).start()
+        with serving(found, 4):
+            for machine in found.machines.values():
+                machine.join()
         for machine in found.machines.values():
-            machine.join()
             assert isinstance(machine.error, RefusedError)
             assert "this client has given the 5 answers for which ε = 8, δ = 1e-05 is promised" in str(machine.error)
     assert [given(tmp_path, made, number).answered for number in range(3)] == [attempts] * 3
@@ -85,8 +122,9 @@ def test_what_can_not_be_counted_is_not_answered(tmp_path, monkeypatch) -> None:
             found.start(number)
         monkeypatch.setattr("baffle.engines.network.home.write_atomically", full)
         monkeypatch.setattr(Home, "keep_header", lambda *_: None)
-        threading.Thread(target=found.serve, args=(1,), daemon=True).start()
-        machine.join()
+        with serving(found, 1):
+            for one in (machine, *found.machines.values()):
+                one.join()
     assert isinstance(machine.error, RefusedError)
     assert "can't be kept first" in str(machine.error)
     assert "No space left on device" in str(machine.error)
@@ -148,12 +186,12 @@ def test_a_client_leaves_a_run_that_promises_less_also_after_a_restart(tmp_path)
         found.serve(1)
         for machine in found.machines.values():
             machine.join()
-    with net(made, tmp_path, start=False) as found:
+    with net(made, tmp_path, start=False, deadline=1.0) as found:
         machine = Machine(found.member(0, wanted=Wanted(1.0)))
         for number in (1, 2):
             found.start(number)
-        threading.Thread(target=found.serve, args=(2,), daemon=True).start()
-        machine.join()
+        with serving(found, 2):
+            machine.join()
     assert isinstance(machine.error, RefusedError)
     assert "this client wants at most ε = 1" in str(machine.error)
     assert given(tmp_path, made, 0).answered == 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baffle.engines.network.commitments import Commitments
-from baffle.errors import BaffleError, LedgerError, ReportError, SettingsError, StorageError
+from baffle.errors import BaffleError, LedgerError, ModelError, ReportError, SettingsError, StorageError
 from baffle.header import Header
 from baffle.keys import BYTES, Key
 from baffle.messages import decode
@@ -114,7 +114,7 @@ class Home:
         for path in snapshots(self.folder / run):
             try:
                 return read_snapshot(path, header.federation.layout)[0]
-            except LedgerError as error:
+            except (LedgerError, ModelError) as error:
                 log.warning("%s; an older state is used", error)
         return None
 
@@ -140,9 +140,11 @@ class Home:
         write_atomically(path, data)
         try:
             return read_snapshot(path, header.federation.layout)[0]
-        except LedgerError:
+        except (LedgerError, ModelError) as error:
             with contextlib.suppress(StorageError):
                 remove(path)
+            if isinstance(error, ModelError):  # what came is no snapshot of this run
+                raise LedgerError(0, f"{path} is no snapshot: {error}") from None
             raise
 
     def forget(self, run: str) -> None:
