@@ -26,6 +26,7 @@ from baffle.engines.network.home import Home
 from baffle.engines.network.masker import Masker
 from baffle.errors import ReportError, SettingsError, StorageError
 from baffle.keys import Key
+from baffle.mechanisms.private import Noised
 from baffle.messages import Plan
 from baffle.secure import Aggregation, Request, Ring, Roster, Slot, Terms, subject_of, usual_threshold
 from federation import METHOD, simulation
@@ -358,3 +359,15 @@ def test_members_that_were_asked_different_things_are_not_added_up(what) -> None
     request: Request = forged.request(0)
     with pytest.raises(ReportError, match="the signature of member 1 is not of the reports that came"):
         play.maskers[0].open(request)
+
+
+def test_a_private_runs_sum_of_fewer_reports_than_its_noise_is_made_for_is_not_taken_part_in() -> None:
+    """A server that lies begins an epoch of few: their shares of the noise add up to a part of what is promised."""
+    play = Play.of(MemoryBook(), MemoryBook(), MemoryBook())
+    play.plan = replace(play.plan, privacy=Noised(1.0, 100.0, 3, False), quorum=3)
+    assert play.epoch(1, SLOT, ALL).terms.least == 2
+    words = "sums of 2 reports are opened in this epoch, and what the run promises counts on 3 or more"
+    with pytest.raises(ReportError, match=words):
+        play.mask(0, SLOT, ALL)
+    play.plan = replace(play.plan, quorum=2)
+    assert play.mask(0, SLOT, ALL) is not None
