@@ -20,7 +20,7 @@ from baffle.directions import Gaussian, Orthogonal, Rademacher, Sparse
 from baffle.engines.network import covert, dialogue
 from baffle.engines.network.commitments import Commitments
 from baffle.engines.network.steps import numbers_of
-from baffle.errors import LedgerError, ReportError, SettingsError
+from baffle.errors import LedgerError, ModelError, ReportError, SettingsError
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.mechanisms import MISSING
 from baffle.messages import PROTOCOL, Aggregate, BlockPlan, Plan, Report, Round, decode, encode
@@ -546,13 +546,13 @@ def kept() -> tuple[Layout, bytes]:
 
 
 def snapshots(data: bytes) -> None:
-    """A snapshot that was changed and sealed again is a state of the layout, or is refused as LedgerError."""
+    """A snapshot that was changed and sealed again is a state of the layout, or is refused: damaged, or another model's."""
     choices = Choices(data)
     layout, whole = kept()
     found = _SEAL.sub(b'"seal":"' + _BLANK + b'"', bent(choices, whole))
     at = found.find(_BLANK)
     sealed = found[:at] + _seal(found) + found[at + len(_BLANK) :] if at >= 0 else found
-    with TemporaryDirectory() as folder, suppress(LedgerError):
+    with TemporaryDirectory() as folder, suppress(LedgerError, ModelError):
         path = Path(folder) / "1.safetensors"
         path.write_bytes(sealed)
         state, _ = read_snapshot(path, layout)
