@@ -546,7 +546,7 @@ def kept() -> tuple[Layout, bytes]:
 
 
 def snapshots(data: bytes) -> None:
-    """A snapshot that was changed and sealed again is a state of the layout, or refused: damaged, or another model's."""
+    """A snapshot that was changed and sealed again is a state, or refused: damaged, or of another model."""
     choices = Choices(data)
     layout, whole = kept()
     found = _SEAL.sub(b'"seal":"' + _BLANK + b'"', bent(choices, whole))
