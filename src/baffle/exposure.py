@@ -17,7 +17,7 @@ class View:
     """By what; "nothing" where it isn't."""
 
 
-def views(secure: str, mechanism: str, epsilon: float, delta: float) -> tuple[View, ...]:
+def views(secure: str, mechanism: str, epsilon: float, delta: float, sum_size: int = 0) -> tuple[View, ...]:
     """Return what everybody sees of a run over a network with keys.
 
     Args:
@@ -25,10 +25,11 @@ def views(secure: str, mechanism: str, epsilon: float, delta: float) -> tuple[Vi
         mechanism: "none", "gaussian", "shares" or "rqm".
         epsilon: ε, 0 without a mechanism.
         delta: δ.
+        sum_size: fewest clients of a group that is summed by itself; 0 sums a whole cohort in one.
     """
     promise = f"ε = {epsilon:g}, δ = {delta:g}" if mechanism != "none" else NOTHING
     sums = {"none": "sums", "gaussian": "noised sums"}.get(mechanism, "sums with noise in them")
-    server = _of_server(secure, mechanism)
+    server = _of_server(secure, mechanism, sum_size)
     hidden = mechanism == "shares" or mechanism == "rqm"
     return (
         View("an eavesdropper", "sizes and times of encrypted messages", "TLS"),
@@ -36,13 +37,16 @@ def views(secure: str, mechanism: str, epsilon: float, delta: float) -> tuple[Vi
         View("whoever gets the ledger", f"each round's {sums}, who took part, and the model", promise),
         View("a server that follows the protocol", server, promise if hidden else NOTHING),
         View("a server that lies", _of_liar(secure), NOTHING),
-        View("a server with some clients", _of_coalition(secure, mechanism), promise if hidden else NOTHING),
+        View("a server with some clients", _of_coalition(secure, mechanism, sum_size), promise if hidden else NOTHING),
     )
 
 
-def _of_server(secure: str, mechanism: str) -> str:
+def _of_server(secure: str, mechanism: str, size: int) -> str:
     what = {"none": "", "gaussian": " before its noise", "shares": " with noise in them", "rqm": " with noise in them"}
-    return ("each client's report" if secure == "none" else "each round's sums") + what[mechanism]
+    if secure == "none":
+        return "each client's report" + what[mechanism]
+    sums = f"each round's sums over groups of {size} clients or more" if size else "each round's sums"
+    return sums + what[mechanism]
 
 
 def _of_liar(secure: str) -> str:
@@ -51,11 +55,12 @@ def _of_liar(secure: str) -> str:
     return "sums of many honest clients, all asked the same, on a model of its choice"
 
 
-def _of_coalition(secure: str, mechanism: str) -> str:
+def _of_coalition(secure: str, mechanism: str, size: int) -> str:
     if secure == "none":
         return "each client's report"
     noise = ", and the noise of as many as `colluding` says" if mechanism == "shares" else ""
-    return f"below the threshold, sums over the others; from it on, each client's report{noise}"
+    whose = f"two thirds of a group of {size} clients" if size else "the threshold"
+    return f"below {whose}, sums over the others; from it on, each client's report{noise}"
 
 
 UNPROTECTED = (

@@ -129,7 +129,7 @@ def forecast(experiment: Experiment, simulation: Simulation, found: Findings | N
         parts=_parts(header, plan, found),
         server_memory=memory.server(plan, start, simulation.runtime.layout.size),
         process=found and _process(experiment, counts, header, found),
-        views=views(experiment.secure, experiment.mechanism, experiment.epsilon, experiment.delta),
+        views=views(experiment.secure, experiment.mechanism, experiment.epsilon, experiment.delta, experiment.sum_size),
         budget=plan.privacy is not None,
     )
 

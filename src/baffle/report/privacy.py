@@ -15,7 +15,8 @@ def privacy_section(run: Run) -> Markup:
     said = run.settings
     if "secure" not in said or "mechanism" not in said:
         return Markup("")
-    seen = views(said["secure"], said["mechanism"], float(said.get("epsilon", 0)), float(said.get("delta", 0)))
+    epsilon, delta, size = float(said.get("epsilon", 0)), float(said.get("delta", 0)), int(said.get("sum_size", 0))
+    seen = views(said["secure"], said["mechanism"], epsilon, delta, size)
     rows = [[row_header(escape(view.who)), cell(view.sees), cell(view.bounded)] for view in seen]
     made = table("Who sees what, as over a network with keys.", heads(_HEADS), rows)
     return Markup(f'{made}\n<p class="note">Not hidden by any setting: {escape(UNPROTECTED)}.</p>\n')
