@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from baffle import SettingsError, snapshots
 from baffle.engines.network import home as homes
+from baffle.engines.network.commitments import Commitments
 from baffle.engines.network.dialogue import run_name
 from baffle.engines.network.home import Home
 from baffle.errors import LedgerError, StorageError
@@ -103,6 +105,24 @@ def test_a_damaged_header_is_no_run(homes_at, tmp_path, run) -> None:
     home.keep_header(name, encoded)
     (tmp_path / name / "header").write_bytes(encoded[:-4])
     assert home.header(name) is None
+
+
+def test_a_server_that_begins_ever_more_runs_does_not_fill_the_disk(homes_at, tmp_path, run, monkeypatch) -> None:
+    """States of the latest runs alone are kept; what was given away is kept of all; beyond a number, none is begun."""
+    header, encoded, _name, state = run
+    home = homes_at(tmp_path)
+    monkeypatch.setattr(homes, "MOST_RUNS", 12)
+    names = [f"{number:016x}" for number in range(12)]
+    for place, name in enumerate(names):
+        home.keep_header(name, encoded)
+        os.utime(tmp_path / name / "header", (place, place))
+        home.keep(name, header, state)
+        home.commit(name, Commitments(answered=place + 1))
+    assert [name for name in names if home.state(name, header) is not None] == names[-homes.KEPT_STATES :]
+    assert [home.commitments(name).answered for name in names] == list(range(1, 13))
+    with pytest.raises(SettingsError, match="holds 12 runs: move away those that are over"):
+        home.keep_header("f" * 16, encoded)
+    home.keep_header(names[0], encoded)  # one that goes on is none that begins
 
 
 def test_the_runs_secret_is_readable_by_its_owner_alone(homes_at, tmp_path, run) -> None:

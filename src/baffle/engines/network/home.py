@@ -17,6 +17,10 @@ from baffle.server import State
 from baffle.snapshots import read_snapshot, snapshots, write_snapshot
 from baffle.storage import FolderLock, remove, write_atomically
 
+MOST_RUNS = 256
+"""Runs of which a client keeps something."""
+KEPT_STATES = 8
+"""Runs, the latest, of which it keeps states; of the others it gets a snapshot, should they go on."""
 _PRIVATE = "private"
 _HEADER = "header"
 _COMMITMENTS = "commitments"
@@ -78,8 +82,20 @@ class Home:
         return data
 
     def keep_header(self, run: str, header: bytes) -> None:
-        """Keep a run's header."""
+        """Keep a run's header, and drop the states of runs that are long past: a server that lies begins ever more.
+
+        What was given away of a run stays for ever, since it is what a client must not forget.
+
+        Raises:
+            SettingsError: the folder holds too many runs.
+            StorageError: the disk refuses it.
+        """
+        others = [name for name in self.runs() if name != run]
+        if len(others) >= MOST_RUNS:
+            raise SettingsError("state", str(self.folder), f"holds {MOST_RUNS} runs: move away those that are over")
         write_atomically(self.folder / run / _HEADER, header, private=True)
+        for name in others[KEPT_STATES - 1 :]:
+            self.forget(name)
 
     def commitments(self, run: str) -> Commitments:
         """Return what this client has given away of a run; nothing, where no file was ever written.
