@@ -115,9 +115,10 @@ def test_a_server_that_begins_ever_more_runs_does_not_fill_the_disk(homes_at, tm
     names = [f"{number:016x}" for number in range(12)]
     for place, name in enumerate(names):
         home.keep_header(name, encoded)
-        os.utime(tmp_path / name / "header", (place, place))
         home.keep(name, header, state)
         home.commit(name, Commitments(answered=place + 1))
+        for path in (tmp_path / name).iterdir():
+            os.utime(path, (place, place))
     assert [name for name in names if home.state(name, header) is not None] == names[-homes.KEPT_STATES :]
     assert [home.commitments(name).answered for name in names] == list(range(1, 13))
     with pytest.raises(SettingsError, match="holds 12 runs: move away those that are over"):

@@ -69,8 +69,13 @@ class Home:
 
     def runs(self) -> list[str]:
         """Return the names of runs that have a state here, the latest first."""
+
+        def latest(run: Path) -> int:
+            # The folder's own time would change with what is removed from it.
+            return max(path.stat().st_mtime_ns for path in run.iterdir())
+
         found = [path.parent for path in self.folder.glob(f"*/{_HEADER}")]
-        return [path.name for path in sorted(found, key=lambda path: -path.stat().st_mtime_ns)]
+        return [run.name for run in sorted(found, key=latest, reverse=True)]
 
     def header(self, run: str) -> bytes | None:
         """Return the encoded header of a run, or None where there is none that is whole."""
