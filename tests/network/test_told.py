@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 
@@ -116,3 +117,18 @@ def test_a_server_whose_clock_differs_by_five_minutes_is_told_of(off, words, mem
     monkeypatch.setattr(members.time, "time", lambda: 1_000_000.0)
     member._welcomed(Welcome({"name": "test"}, KIND, 1_000_000.0 + off))
     assert told.kept == ([words] if words else [])
+
+
+def test_a_client_says_how_far_it_is_after_each_round(tmp_path) -> None:
+    seen: list[members.Where] = []
+    made = simulation()
+    with net(made, tmp_path, start=False) as found:
+        found.start(0, told=seen.append)
+        for number in (1, 2):
+            found.start(number)
+        found.serve(4)
+        found.machines[0].join()
+    assert [where.round for where in seen] == [1, 2, 3, 4]
+    assert [where.answered for where in seen] == [1, 2, 3, 4]
+    assert all(a.up < b.up and a.down < b.down for a, b in itertools.pairwise(seen))
+    assert seen[0].up > 0
