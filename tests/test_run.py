@@ -450,3 +450,9 @@ def test_a_ledger_of_another_noise_version_is_refused(folder) -> None:
 
 def test_warnings_go_to_the_librarys_own_log() -> None:
     assert runs.log is logging.getLogger("baffle")
+
+
+def test_a_runs_folder_is_made_with_those_above_it(tmp_path) -> None:
+    run = runs.begin(tmp_path / "a" / "b", simulation().header(), {})
+    run.ledger.close()
+    assert runs.verify(tmp_path / "a" / "b")[1] == 0

@@ -132,3 +132,13 @@ def test_a_client_says_how_far_it_is_after_each_round(tmp_path) -> None:
     assert [where.answered for where in seen] == [1, 2, 3, 4]
     assert all(a.up < b.up and a.down < b.down for a, b in itertools.pairwise(seen))
     assert seen[0].up > 0
+
+
+@pytest.mark.parametrize(("samples", "said"), [(1, 1), (2, 2), (3, 4), (8, 8), (9, 16), (1000, 1024)])
+def test_where_sums_are_secure_a_client_says_the_next_power_of_two_of_its_samples(samples, said, tmp_path) -> None:
+    with net(simulation(), tmp_path, start=False) as found:
+        member = found.member(0)
+        assert member._said(samples) == samples
+        member.secure = True
+        assert member._said(samples) == said
+        member.standing.home.close()
