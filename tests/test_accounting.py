@@ -262,3 +262,8 @@ def test_without_dp_accounting_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'baffle\[private\]'"):
         epsilon(Gaussian(1.0), 1, 1e-5)
+
+
+def test_the_least_noise_that_is_looked_for_is_a_hundredth() -> None:
+    """Where that keeps the budget, it is what is returned."""
+    assert least_noise(lambda noise: Gaussian(noise), 1e6, 1e-5, 1) == 1e-2

@@ -6,9 +6,10 @@ import pytest
 
 from baffle import Baffle, accounting, budget, messages, serving
 from baffle.directions import Rademacher
-from baffle.engines.network import hub, roster, standing
+from baffle.engines.network import hub, inbox, roster, standing
 from baffle.estimators import CentralDifference, CentredDifference, ForwardDifference
 from baffle.mechanisms import GaussianPrivacy, RandomisedPrivacy, private
+from baffle.mechanisms.clip_norm import AdaptiveBound
 from baffle.optimizers import Adam, ExponentialAverage, Sgd
 from baffle.secure import member as secure_member
 
@@ -25,6 +26,15 @@ from baffle.secure import member as secure_member
         (secure_member.MOST_HELD, 64),
         (secure_member.AHEAD, 8),
         (hub.GRACE, 1.0),
+        (inbox.Limits().messages, 8),
+        (inbox.Limits().size, 2 << 20),
+        (inbox.Limits().strangers_messages, 256),
+        (inbox.Limits().strangers_size, 8 << 20),
+        (inbox.Limits().all_messages, 16_384),
+        (inbox.Limits().all_size, 32 << 20),
+        (AdaptiveBound().quantile, 0.5),
+        (AdaptiveBound().rate, 0.2),
+        (AdaptiveBound().deviation, 0.0),
         (hub.SETTLE, 5.0),
         (standing.Standing.__dataclass_fields__["save_seconds"].default, 60.0),
     ],

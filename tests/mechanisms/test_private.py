@@ -252,3 +252,10 @@ def test_a_protection_that_protects_nobody_is_no_plan(privacy, make_plan) -> Non
     fields = msgspec.msgpack.decode(encode(make_plan()))
     with pytest.raises(ReportError, match="not a plan"):
         decode(msgspec.msgpack.encode([*fields[:-1], privacy]), Plan)
+
+
+def test_randomised_integers_of_many_clients_spread_as_many_times_as_one() -> None:
+    protection = Randomised(0.3, 2.0)
+    one = protection.spread(1, 3)
+    assert one > 0.1
+    assert protection.spread(7, 3) == pytest.approx(7 * one, rel=1e-12)
