@@ -5,104 +5,27 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
-from baffle import certificates, server
 from baffle import run as runs
-from baffle.certificates import Pair, Signer
-from baffle.client import contributions
+from baffle import server
 from baffle.engines.network.loopback import Faults
 from baffle.engines.network.masker import Masker
 from baffle.engines.network.member import RefusedError
-from baffle.engines.network.roster import Roster
 from baffle.errors import ReportError, SettingsError
 from baffle.mechanisms import GaussianPrivacy
-from baffle.messages import Round
 from baffle.secure import member as members
-from baffle.server import Summed
-from federation import KERNELS, METHOD, rounds_in, simulation
-from networked import Net, hub_of, net
+from federation import KERNELS, METHOD, simulation
+from networked import hub_of, net
+from networked_secure import check, ended, keyed, odd, records, roster, secured, started
 
-NOW = datetime.now(UTC)
 QUICK = {"deadline": 1.5, "settle": 0.3}
 """For tests in which somebody does not answer."""
 STEPS = msgspec.structs.replace(METHOD, forwards=80, local_steps=2)
-
-
-@cache
-def authority() -> Pair:
-    return certificates.authority("Ours", 30, NOW)
-
-
-@cache
-def signing(number: int) -> Pair:
-    return certificates.signing(authority(), number, 20, NOW)
-
-
-def keyed(number: int, kind: type[Masker] = Masker, **changes: Any) -> dict[str, Any]:
-    """Return what a member with keys is made with."""
-    pair = signing(number)
-    signer = Signer.read(pair.key)
-    masker = kind(
-        number=number, signer=signer, certificate=pair.certificate, authority=authority().certificate, **changes
-    )
-    return {"certificate": pair.certificate, "sign": signer.sign, "masker": masker}
-
-
-def odd(**acts: Callable[..., Any]) -> type[Masker]:
-    """Return a client's part that is not as it should be."""
-    return type("Odd", (Masker,), acts)
-
-
-def roster(clients: int) -> Roster:
-    return Roster(clients, authority().certificate)
-
-
-def secured(made, folder, **changes):
-    return net(made, folder, start=False, roster=roster(len(made.shares)), **changes)
-
-
-def started(found: Net, *numbers: int) -> None:
-    for number in numbers or range(len(found.made.shares)):
-        found.start(number, **keyed(number))
-
-
-def records(folder) -> list[Round]:
-    return rounds_in(folder)
-
-
-def ended(found: Net, digest: str, *numbers: int) -> None:
-    """Check that clients have heard the end, and have the server's model."""
-    for number in numbers or found.machines:
-        machine = found.machines[number]
-        machine.join()
-        assert machine.error is None
-        assert machine.digest == digest
-
-
-def check(made, folder, tried: Round) -> None:
-    """Check that a record's sum is that of the clients it names, at θ as the records before it have made it."""
-    state = made.header().start({})
-    for record in records(folder):
-        if record.plan == tried.plan:
-            break
-        if record.aggregate is not None:
-            state = server.apply(made.algorithm, state, record.plan, record.aggregate, KERNELS)
-    clients = [made.clients()[number] for number in tried.answered]
-    parts = contributions(tried.plan, state.parameters, clients, made.runtime, KERNELS)
-    total = sum((one.samples * one.integers for one in parts), np.zeros(tried.plan.words, np.int64))
-    summed = Summed(total, sum(one.samples for one in parts), dict.fromkeys(tried.answered, 1))
-    outcome = server.advance(made.algorithm, state, tried.plan, summed, KERNELS)
-    assert outcome.record.aggregate == tried.aggregate
-    assert outcome.record.digest == tried.digest
 
 
 @pytest.mark.parametrize(
