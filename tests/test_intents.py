@@ -269,8 +269,9 @@ def test_an_open_run_of_version_1_goes_on_in_version_1(tmp_path) -> None:
 
 def test_a_private_run_of_version_1_does_not_go_on(tmp_path) -> None:
     made = private()
-    made.run(2, out=tmp_path)
+    first = made.run(2, out=tmp_path)
     _as_version_1(tmp_path)
+    assert made.run(2, out=tmp_path, resume=True).epsilon == first.epsilon == cost(tmp_path, 2)  # it is over
     with pytest.raises(SettingsError, match="with a budget or secure sums it can't go on"):
         made.run(3, out=tmp_path, resume=True)
     assert runs.replay(tmp_path, KERNELS)[1].round == 2

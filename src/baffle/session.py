@@ -58,6 +58,8 @@ class Session:
     answered: int = field(init=False, default=0)
     """Clients whose reports counted in the last round."""
     _lock: FolderLock | None = field(init=False, default=None)
+    _asked: tuple[int, int] | None = field(init=False, default=None)
+    """Round and attempt that were counted as spent last."""
 
     def __post_init__(self) -> None:
         self.tally = Tally.of(self.header.samples)
@@ -157,14 +159,18 @@ class Session:
     def _count(self, record: Record) -> None:
         """Count a record, and show it: an intent spends, a round costs."""
         if isinstance(record, Intent):
-            self._spend(record.cohort)
+            self._spend(record.round, record.attempt, record.cohort)
             return
+        # Of what version 1 wrote no intent, the round itself says that it was asked for.
+        self._spend(record.plan.round, record.plan.attempt, record.plan.cohort)
         self.tally.add(record)
         self.observe(record)
         self.answered = len(record.answered)
 
-    def _spend(self, cohort: Sequence[int]) -> None:
-        if self.account is not None:
+    def _spend(self, number: int, attempt: int, cohort: Sequence[int]) -> None:
+        """Count an attempt as spent, once: when its intent is written, or when its round says that it was asked for."""
+        if self.account is not None and self._asked != (number, attempt):
+            self._asked = (number, attempt)
             self.account.count(cohort)
             self.epsilon = self.account.spent
 
@@ -172,7 +178,7 @@ class Session:
         """Put on disk that a plan is about to be sent, and count it as spent."""
         if self.run is not None:
             self.run.intend(plan)
-        self._spend(plan.cohort)
+        self._spend(plan.round, plan.attempt, plan.cohort)
 
     def record(self, record: Round) -> None:
         """Make a round count."""

@@ -26,7 +26,7 @@ from baffle.engines.network.home import Home
 from baffle.engines.network.masker import Masker
 from baffle.errors import ReportError, SettingsError, StorageError
 from baffle.keys import Key
-from baffle.mechanisms.private import Noised
+from baffle.mechanisms.private import Noised, Randomised
 from baffle.messages import Plan
 from baffle.secure import Aggregation, Request, Ring, Roster, Slot, Terms, subject_of, usual_threshold
 from federation import METHOD, simulation
@@ -369,5 +369,15 @@ def test_a_private_runs_sum_of_fewer_reports_than_its_noise_is_made_for_is_not_t
     words = "sums of 2 reports are opened in this epoch, and what the run promises counts on 3 or more"
     with pytest.raises(ReportError, match=words):
         play.mask(0, SLOT, ALL)
-    play.plan = replace(play.plan, quorum=2)
+    play.plan = replace(play.plan, privacy=Randomised(0.3, 2.0))
+    with pytest.raises(ReportError, match=words):
+        play.mask(0, SLOT, ALL)
+    play.plan = replace(play.plan, privacy=Noised(1.0, 100.0, 3, False), quorum=2)
+    assert play.mask(0, SLOT, ALL) is not None
+
+
+def test_noise_that_the_server_adds_lets_groups_be_summed_that_are_smaller_than_the_quorum() -> None:
+    play = Play.of(MemoryBook(), MemoryBook(), MemoryBook())
+    play.plan = replace(play.plan, privacy=Noised(1.0, 100.0, 0, False), quorum=3)
+    assert play.epoch(1, SLOT, ALL).terms.least == 2
     assert play.mask(0, SLOT, ALL) is not None

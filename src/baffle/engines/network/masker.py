@@ -15,6 +15,7 @@ from baffle.engines.network.covert import Confirm, Enrol, Meet, Told
 from baffle.engines.network.dialogue import CHECK
 from baffle.errors import ReportError
 from baffle.keys import Key
+from baffle.mechanisms.private import Randomised
 from baffle.messages import Plan
 from baffle.parameters import Vector
 from baffle.secure import Candidate, Masked, Member, Pledge, Request, Ring, Roster, Slot, subject_of, usual_threshold
@@ -195,9 +196,10 @@ class Masker:
 def _refuse_less_noise(plan: Plan, roster: Roster) -> None:
     """Refuse an epoch in which a private run's sum could be opened of fewer reports than its account counts on.
 
-    The noise of a sum is that of its reports together. A server that lies could begin an epoch of few members, whose
-    sum has a part of the noise alone.
+    Where the noise of a sum is that of its reports together, a server that lies could begin an epoch of few members,
+    whose sum has a part of the noise alone. Noise that the server adds is the same for a sum of any size.
     """
-    if plan.privacy is not None and roster.terms.least < plan.quorum:
+    carried = isinstance(plan.privacy, Randomised) or (plan.privacy is not None and plan.privacy.shares > 0)
+    if carried and roster.terms.least < plan.quorum:
         told = f"sums of {roster.terms.least} reports are opened in this epoch"
         raise ReportError(f"{told}, and what the run promises counts on {plan.quorum} or more")
